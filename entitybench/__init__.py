@@ -1,0 +1,1 @@
+"""entitybench: the benchmark toolkit for class-agnostic entity segmentation."""
