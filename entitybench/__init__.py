@@ -1,1 +1,31 @@
-"""entitybench: the benchmark toolkit for class-agnostic entity segmentation."""
+"""entitybench: the benchmark toolkit for class-agnostic entity segmentation.
+
+The public interface is frozen (`docs/api.md`): `convert`, `evaluate`, `open_entity_set` and
+`EntityWriter`. They are loaded when first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from entitybench.converters import convert
+    from entitybench.entity_writer import EntityWriter
+    from entitybench.metrics import evaluate
+    from entitybench.registry import open_entity_set
+
+__all__ = ["EntityWriter", "__version__", "convert", "evaluate", "open_entity_set"]
+__version__ = "0.1.0"
+
+_HOME = {
+    "EntityWriter": "entitybench.entity_writer",
+    "convert": "entitybench.converters",
+    "evaluate": "entitybench.metrics",
+    "open_entity_set": "entitybench.registry",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        msg = f"module 'entitybench' has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOME[name]), name)
