@@ -1,0 +1,211 @@
+"""Who matches whom in one image, at every IoU threshold and area range at once.
+
+COCO's greedy assignment, without its loops. Entities are disjoint on both sides, and then an
+IoU above 1/2 leaves no second partner: with I = |d ∩ g| and I > (|d| + |g| - I) / 2 follows
+2 I > |d| and 2 I > |g|, so every other partner of d, and of g, has less than half of it. (The
+same holds for I / |d| in a crowd, but that a crowd takes any number of predictions.) Hence the
+order of assignment cannot matter, and a match at t is just IoU ≥ t.
+
+At IoU *exactly* 1/2 a prediction may be the union of two equal halves, and a true entity be
+halved by two predictions. Only there is something contested, only at the threshold of .50, and
+only there COCO's order decides: predictions by score, then id; true entities that count before
+those that are ignored; then the later one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from entitybench.candidates import checked_scores
+from entitybench.metrics.contingency import Contingency
+from entitybench.metrics.protocol import (
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    CrowdRule,
+    Protocol,
+    VoidRule,
+    checked_sizes,
+    within_ranges,
+)
+
+ALL_BITS = (1 << len(IOU_THRESHOLDS)) - 1
+NO_PARTNER = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageMatches:
+    """What the scores of one image need, and nothing else of it.
+
+    The D predictions are the best 100, in order of rank.
+
+    Attributes:
+        scores: `(D,)` float64, descending; ties in order of id.
+        prediction_ids: `(D,)` int32 id in the predicted map.
+        areas: `(D,)` int64 pixels.
+        matched: `(D, 4)` uint16, one column per area range (`AREA_NAMES`); bit t tells whether
+            the prediction is matched at `IOU_THRESHOLDS[t]`, be it to a crowd.
+        ignored: `(D, 4)` uint16; bit t tells whether it counts neither for nor against.
+        best_ious: `(D,)` float64 highest IoU with any true entity, crowds apart; 0 if it
+            touches none.
+        partners: `(D,)` int32 true id matched at IoU .50 in the range `all`: an entity, a
+            crowd, 0 for void that is ignored, -1 for none.
+        truth_sizes: `(N,)` float64 size of each true entity under the protocol.
+        num_pixels: Pixels of the image.
+        num_predicted: P, also where it is more than 100.
+        num_empty: How many of the P have no pixel.
+    """
+
+    scores: NDArray[np.float64]
+    prediction_ids: NDArray[np.int32]
+    areas: NDArray[np.int64]
+    matched: NDArray[np.uint16]
+    ignored: NDArray[np.uint16]
+    best_ious: NDArray[np.float64]
+    partners: NDArray[np.int32]
+    truth_sizes: NDArray[np.float64]
+    num_pixels: int
+    num_predicted: int
+    num_empty: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pairs:
+    """A ranked prediction and something true that it touches, `(K,)` each."""
+
+    rank: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    iou: NDArray[np.float64]
+    is_crowd: NDArray[np.bool_]
+
+    def where(self, condition: NDArray[np.bool_]) -> _Pairs:
+        return _Pairs(
+            self.rank[condition],
+            self.truth[condition],
+            self.iou[condition],
+            self.is_crowd[condition],
+        )
+
+
+def match(
+    table: Contingency, scores: ArrayLike, truth_sizes: ArrayLike, protocol: Protocol
+) -> ImageMatches:
+    """Match the predictions of one image to its true entities.
+
+    Args:
+        table: Shared pixels of N true entities, C crowds and P predictions.
+        scores: `(P,)` scores in [0, 1]. The best 100 take part; ties go to the lower id.
+        truth_sizes: `(N,)` sizes of the true entities, from `protocol.truth_sizes`.
+        protocol: Crowd and void rule.
+
+    Raises:
+        FormatError: Scores or sizes of another number, or out of range.
+    """
+    checked = checked_scores(scores, table.num_predicted)
+    sizes = checked_sizes(truth_sizes, table.num_entities)
+    best_first = np.argsort(-checked, kind="stable")[: MAX_DETECTIONS[-1]]
+    areas = table.prediction_areas[best_first + 1]
+    pairs = _pairs(table, best_first, protocol)
+    truth_ignored = np.ones((len(table.truth_areas), 4), dtype=bool)
+    truth_ignored[1 : table.num_entities + 1] = ~within_ranges(sizes)
+    matched, ignored, partners = _assign(pairs, truth_ignored, best_first.size)
+    outside = np.where(within_ranges(areas), 0, ALL_BITS).astype(np.uint16)
+    return ImageMatches(
+        checked[best_first],
+        (best_first + 1).astype(np.int32),
+        areas,
+        matched,
+        ignored | (outside & ~matched),
+        _best_ious(pairs, best_first.size),
+        partners,
+        sizes,
+        table.num_pixels,
+        table.num_predicted,
+        int(np.count_nonzero(table.prediction_areas[1:] == 0)),
+    )
+
+
+def _pairs(table: Contingency, best_first: NDArray[np.int64], protocol: Protocol) -> _Pairs:
+    """List what can match: ranked predictions and the entities and crowds they touch.
+
+    IoU is one float64 quotient of integers, as in pycocotools, hence the same bits.
+    """
+    rank_of = np.full(table.num_predicted + 1, -1)
+    rank_of[best_first + 1] = np.arange(best_first.size)
+    takes_part, is_crowd = _roles(table, protocol)
+    held = (rank_of[table.prediction] >= 0) & takes_part[table.truth]
+    truth, prediction, shared = table.truth[held], table.prediction[held], table.pixels[held]
+    own = table.prediction_areas[prediction]
+    crowd = is_crowd[truth]
+    union = np.where(crowd, own, own + table.truth_areas[truth] - shared)
+    return _Pairs(rank_of[prediction], truth, shared / union, crowd)
+
+
+def _roles(table: Contingency, protocol: Protocol) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell for each true id whether it takes part, and whether it does so as a crowd."""
+    is_crowd = np.zeros(len(table.truth_areas), dtype=bool)
+    is_crowd[0] = protocol.void is VoidRule.IGNORE
+    is_crowd[table.num_entities + 1 :] = protocol.crowd is CrowdRule.IGNORE
+    takes_part = is_crowd.copy()
+    takes_part[1 : table.num_entities + 1] = True
+    return takes_part, is_crowd
+
+
+def _assign(
+    pairs: _Pairs, truth_ignored: NDArray[np.bool_], count: int
+) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int32]]:
+    """Return the bits matched, the bits matched to something ignored, and the partners."""
+    matched = np.zeros((count, 4), dtype=np.uint16)
+    ignored = np.zeros((count, 4), dtype=np.uint16)
+    partners = np.full(count, NO_PARTNER, dtype=np.int32)
+    candidates = pairs.where(pairs.iou >= IOU_THRESHOLDS[0])
+    contested = _contested(candidates, truth_ignored.shape[0], count)
+    sure = candidates.where(~contested)
+    passed = np.searchsorted(IOU_THRESHOLDS, sure.iou, side="right")
+    matched[sure.rank] = ((1 << passed) - 1)[:, None]
+    ignored[sure.rank] = np.where(truth_ignored[sure.truth], matched[sure.rank], 0)
+    partners[sure.rank] = sure.truth
+    if contested.any():
+        halves = candidates.where(contested)
+        for column in range(4):
+            chosen = _share_halves(halves, truth_ignored[:, column])
+            ranks, truths = np.array(list(chosen.items())).T
+            matched[ranks, column] = 1
+            ignored[ranks, column] = truth_ignored[truths, column]
+            if column == 0:
+                partners[ranks] = truths
+    return matched, ignored, partners
+
+
+def _contested(candidates: _Pairs, num_truth: int, count: int) -> NDArray[np.bool_]:
+    """Tell which pairs compete: two for one prediction, or two for one true entity."""
+    options = np.bincount(candidates.rank, minlength=count)[candidates.rank]
+    claims = np.bincount(candidates.truth, minlength=num_truth)[candidates.truth]
+    contested: NDArray[np.bool_] = (options > 1) | ((claims > 1) & ~candidates.is_crowd)
+    return contested
+
+
+def _share_halves(halves: _Pairs, truth_ignored: NDArray[np.bool_]) -> dict[int, int]:
+    """Assign pairs of IoU exactly 1/2 in COCO's order; returns the true id of each rank."""
+    options: dict[int, list[tuple[bool, int, bool]]] = {}
+    for rank, truth, crowd in zip(
+        halves.rank.tolist(), halves.truth.tolist(), halves.is_crowd.tolist(), strict=True
+    ):
+        options.setdefault(rank, []).append((not truth_ignored[truth], truth, crowd))
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for rank in sorted(options):
+        free = [option for option in options[rank] if option[1] not in taken]
+        if free:
+            _, truth, crowd = max(free)
+            chosen[rank] = truth
+            taken.update(() if crowd else (truth,))
+    return chosen
+
+
+def _best_ious(pairs: _Pairs, count: int) -> NDArray[np.float64]:
+    best = np.zeros(count)
+    np.maximum.at(best, pairs.rank[~pairs.is_crowd], pairs.iou[~pairs.is_crowd])
+    return best
