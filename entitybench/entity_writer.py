@@ -73,6 +73,7 @@ class EntityWriter:
         options: The choices that shaped it; re-running with others is refused.
         categories: The source's classes.
         model: What made the predictions: a name or a `Model`; required for predictions.
+        trained_on: Names of the sets the model was trained on, where `model` is a name.
         images: Where the photographs are, kept in `local.json` and never hashed.
         overwrite: Replace a set that was made with other options.
 
@@ -104,6 +105,7 @@ class EntityWriter:
         options: Mapping[str, Option] | None = None,
         categories: Sequence[Category] = (),
         model: str | Model | None = None,
+        trained_on: Sequence[str] = (),
         images: str | None = None,
         overwrite: bool = False,
     ) -> None:
@@ -123,7 +125,7 @@ class EntityWriter:
             0,
             0,
             "",
-            _model_block(kind, model),
+            _model_block(kind, model, tuple(trained_on)),
         )
         self._images = images
         self._table: IO[bytes] | None = None
@@ -434,13 +436,15 @@ def _identity(header: Header) -> dict[str, object]:
     )
 
 
-def _model_block(kind: Kind, model: str | Model | None) -> Model | None:
+def _model_block(
+    kind: Kind, model: str | Model | None, trained_on: tuple[str, ...]
+) -> Model | None:
     if kind == "ground_truth":
         return None
     if not model:
         msg = "predictions need the name of their model"
         raise FormatError(msg, hint="`model='my-model'`")
-    return Model(model) if isinstance(model, str) else model
+    return Model(model, trained_on) if isinstance(model, str) else model
 
 
 def _plain_id(image_id: str) -> str:

@@ -1,0 +1,302 @@
+"""From names and paths to a scored result: the main job.
+
+Opens ground truth and predictions, pairs their images, scores them, and says how.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from entitybench.candidates import Candidates, Overlap, OverlapPolicy, resolve
+from entitybench.entity_map import EntityMap
+from entitybench.entity_set import EntityImage, EntitySet, Model, open_path
+from entitybench.errors import EntityBenchError, FormatError, MissingDataError, OverlapError
+from entitybench.formats import ImageSize, MissingScore, Predictions, open_predictions
+from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
+from entitybench.metrics.matching import ImageMatches
+from entitybench.metrics.protocol import STRICT, Protocol, SizeRule
+from entitybench.metrics.records import ImageKey, MatchRecords
+from entitybench.registry import open_union
+from entitybench.result import (
+    GroundTruthInfo,
+    ModelInfo,
+    Result,
+    Signatures,
+    environment,
+    points_of,
+    time_stamp,
+)
+from entitybench.signature import MetricSignature, PredictionSignature, ground_truth_label
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTask:
+    """One image to score: small enough to send to any worker, which opens the rest itself."""
+
+    truth: EntityImage
+    set_name: str
+    predictions: Path
+    truth_path: Path
+    missing_score: MissingScore
+    protocol: Protocol
+    overlap: OverlapPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOutcome:
+    """What a worker returns: matches, or the overlap that forbids them."""
+
+    key: ImageKey
+    matches: ImageMatches | None
+    overlap: Overlap | None
+
+
+Mapper = Callable[
+    [Callable[[ImageTask], ImageOutcome], Iterable[ImageTask]], Iterable[ImageOutcome]
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A scored model.
+
+    Attributes:
+        evaluation: Scores as fractions, counts, curves and match records.
+        result: What goes into the result file, in points.
+        recognised: A line for each prediction source that says what it was taken for.
+    """
+
+    evaluation: Evaluation
+    result: Result
+    recognised: tuple[str, ...]
+
+
+def evaluate(
+    predictions: str | os.PathLike[str],
+    ground_truth: str,
+    *,
+    data: str | os.PathLike[str] | None = None,
+    protocol: Protocol = STRICT,
+    overlap: OverlapPolicy | str = OverlapPolicy.REJECT,
+    missing: str = "error",
+    missing_score: MissingScore | str = MissingScore.ERROR,
+    model: str | None = None,
+    mapper: Mapper = map,
+) -> Benchmark:
+    """Score predictions against ground truth.
+
+    Args:
+        predictions: One set of predictions in any format that `open_predictions` knows, or a
+            folder with one set per ground-truth name.
+        ground_truth: A set's name or path, or a union `a+b` whose images are pooled.
+        data: Where set names are looked up.
+        protocol: Crowd, void and size rule.
+        overlap: `reject` refuses masks that share pixels; `resolve` gives shared pixels to the
+            higher score and records in how many images.
+        missing: An image without predictions is an `error`, or counts as `empty`.
+        missing_score: What stands in where the format has no scores; `error` refuses.
+        model: The model's name, where the format does not tell it.
+        mapper: Stands in for `map` over the images; must keep their order.
+
+    Raises:
+        OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
+        MissingDataError: Images without predictions and `missing` is `error`; or a set is not
+            there or unfinished.
+        FormatError: A file is broken, or names images that the ground truth does not have.
+    """
+    began = time.monotonic()
+    truths = _ground_truth(ground_truth, data)
+    paths = [_own_predictions(Path(predictions), truth, len(truths)) for truth in truths]
+    score_rule, policy = MissingScore(missing_score), OverlapPolicy(overlap)
+    readers = [
+        _reader(path, truth.path, score_rule) for path, truth in zip(paths, truths, strict=True)
+    ]
+    for reader, truth in zip(readers, truths, strict=True):
+        _check_images(reader, truth, allow_missing=missing == "empty")
+    tasks = (
+        ImageTask(image, truth.header.name, path, truth.path, score_rule, protocol, policy)
+        for truth, path in zip(truths, paths, strict=True)
+        for image in truth
+    )
+    records, resolved = _gather(protocol, mapper(score_image, tasks))
+    evaluation = Evaluation.of(records)
+    blocks = [_model_block(reader) for reader in readers]
+    described = _described(blocks, model or _stem(Path(predictions)), score_rule, resolved)
+    result = _result(truths, described, evaluation, protocol, time.monotonic() - began)
+    return Benchmark(evaluation, result, tuple(reader.description for reader in readers))
+
+
+def score_image(task: ImageTask) -> ImageOutcome:
+    """Read, resolve and match one image; pure but for reading.
+
+    Raises:
+        FormatError: Truth or prediction of this image is broken.
+    """
+    key = ImageKey(task.set_name, task.truth.id)
+    truth = task.truth.map
+    entity_map, scores, overlap = _prediction(task, truth)
+    if overlap and task.overlap is OverlapPolicy.REJECT:
+        return ImageOutcome(key, None, overlap)
+    pair = ImagePair(task.truth.id, truth, entity_map, scores, set_name=task.set_name)
+    return ImageOutcome(key, match_pair(pair, task.protocol)[1], overlap)
+
+
+def _prediction(
+    task: ImageTask, truth: EntityMap
+) -> tuple[EntityMap, np.ndarray[tuple[int], np.dtype[np.float64]], Overlap | None]:
+    reader = _reader(task.predictions, task.truth_path, task.missing_score)
+    if task.truth.id not in reader.image_ids:
+        nobody = EntityMap.from_runs(truth.shape, [0], [0], 0)
+        return nobody, np.zeros(0), None
+    row = task.truth.row
+    loaded = reader.load(ImageSize(row.id, row.width, row.height))
+    if not isinstance(loaded, Candidates):
+        return loaded.map, loaded.scores, None
+    done = resolve(loaded, OverlapPolicy.RESOLVE)
+    return done.map, done.scores, done.overlap or None
+
+
+@lru_cache(maxsize=64)
+def _reader(predictions: Path, truth: Path, missing_score: MissingScore) -> Predictions:
+    """Open predictions once in each process."""
+    ids = frozenset(open_path(truth).ids)
+    return open_predictions(predictions, missing_score=missing_score, image_ids=ids)
+
+
+def _ground_truth(names: str, data: str | os.PathLike[str] | None) -> list[EntitySet]:
+    truths = open_union(names, data)
+    for truth in truths:
+        if truth.is_prediction:
+            msg = f"`{truth.path}` holds predictions, not ground truth"
+            raise FormatError(msg, hint="`--gt` names what to score against")
+    return truths
+
+
+def _own_predictions(path: Path, truth: EntitySet, num_truths: int) -> Path:
+    """Return the predictions for one ground truth: inside a folder of sets, or the path."""
+    if not path.exists():
+        msg = f"no predictions at `{path}`"
+        raise MissingDataError(msg)
+    name = truth.header.name
+    for own in (path / name, path / f"{name}.zip", path / f"{name}.json"):
+        if path.is_dir() and own.exists():
+            return own
+    if num_truths > 1:
+        msg = f"`{path}` has no predictions for `{name}`"
+        raise MissingDataError(msg, hint="a union needs one set per name in one folder")
+    return path
+
+
+def _check_images(reader: Predictions, truth: EntitySet, *, allow_missing: bool) -> None:
+    known = set(truth.ids)
+    strange = sorted(reader.image_ids - known)
+    if strange:
+        msg = f"predictions name {len(strange)} images that `{truth.header.name}` does not have"
+        raise FormatError(msg, where=strange, hint="is `--gt` the right set?")
+    absent = [image_id for image_id in truth.ids if image_id not in reader.image_ids]
+    if absent and not allow_missing:
+        msg = f"predictions miss {len(absent)} of {len(known)} images of `{truth.header.name}`"
+        hint = (
+            "an image without predictions needs an empty entry; "
+            "`--missing empty` counts them as empty"
+        )
+        raise MissingDataError(msg, where=absent, hint=hint)
+
+
+def _gather(protocol: Protocol, outcomes: Iterable[ImageOutcome]) -> tuple[MatchRecords, int]:
+    """Collect matches; refuse overlaps with their count and the first of their places."""
+    forbidden: list[str] = []
+    seen, refused, resolved = 0, 0, 0
+
+    def matched() -> Iterator[tuple[ImageKey, ImageMatches]]:
+        nonlocal seen, refused, resolved
+        for outcome in outcomes:
+            seen += 1
+            if outcome.matches is None and outcome.overlap is not None:
+                refused += 1
+                forbidden.extend(outcome.overlap.places(outcome.key.image_id))
+            elif outcome.matches is not None:
+                resolved += outcome.overlap is not None
+                yield outcome.key, outcome.matches
+
+    records = MatchRecords.gather(protocol, matched())
+    if refused:
+        msg = f"predictions overlap in {refused} of {seen} images"
+        hint = (
+            "AP_e allows no overlap; `--overlap resolve` gives shared pixels to the higher "
+            "score and records it in the signature"
+        )
+        raise OverlapError(msg, where=forbidden, hint=hint)
+    return records, resolved
+
+
+def _model_block(reader: Predictions) -> Model | None:
+    return getattr(reader, "model", None)
+
+
+def _described(
+    blocks: list[Model | None], name: str, missing_score: MissingScore, resolved: int
+) -> Model:
+    """Say what made the predictions; the parts of a union must come from one model."""
+    known = [block for block in blocks if block is not None]
+    if not known:
+        rule = "model" if missing_score is MissingScore.ERROR else missing_score.value
+        return Model(name, score_rule=rule, resolved_images=resolved)
+    if len({(m.name, m.score_rule, m.thresholded) for m in known}) > 1:
+        names = [f"{m.name}, scores {m.score_rule}, threshold {m.thresholded}" for m in known]
+        msg = "the parts of the union come from different models or score rules"
+        raise EntityBenchError(msg, where=names)
+    first = known[0]
+    return Model(
+        first.name,
+        tuple(dict.fromkeys(t for m in known for t in m.trained_on)),
+        first.url,
+        first.score_rule,
+        first.thresholded,
+        resolved + sum(m.resolved_images for m in known),
+    )
+
+
+def _stem(path: Path) -> str:
+    return path.resolve().name.removesuffix(".gz").removesuffix(".zip").removesuffix(".json")
+
+
+def _result(
+    truths: list[EntitySet],
+    model: Model,
+    evaluation: Evaluation,
+    protocol: Protocol,
+    seconds: float,
+) -> Result:
+    hashes = {truth.header.name: truth.header.content_hash for truth in truths}
+    created, took = time_stamp(seconds)
+    metric = MetricSignature(
+        ground_truth_label(hashes),
+        evaluation.counts.images,
+        protocol.name,
+        protocol.void,
+        size="annotation" if protocol.size is SizeRule.ANNOTATION else "",
+    )
+    prediction = PredictionSignature(model.score_rule, model.resolved_images, model.thresholded)
+    return Result(
+        model=ModelInfo(model.name, model.trained_on, url=model.url),
+        ground_truth=GroundTruthInfo(
+            "+".join(sorted(hashes)),
+            evaluation.counts.images,
+            evaluation.counts.truth,
+            "+".join(hashes[name] for name in sorted(hashes)),
+        ),
+        signature=Signatures(str(metric), str(prediction)),
+        scores=points_of(evaluation.scores.as_dict()),
+        counts=evaluation.counts.as_dict(),
+        environment=environment(),
+        created=created,
+        seconds=took,
+    )
