@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from entitybench.candidates import Candidates, Overlap, OverlapPolicy, resolve
+from entitybench.candidates import Overlap, OverlapPolicy, resolve
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import EntityImage, EntitySet, Model, open_path
-from entitybench.errors import EntityBenchError, FormatError, MissingDataError, OverlapError
-from entitybench.formats import ImageSize, MissingScore, Predictions, open_predictions
+from entitybench.entity_set import EntityImage, EntitySet, ImageRow, Model
+from entitybench.errors import ConflictError, FormatError, MissingDataError, OverlapError
+from entitybench.formats.detection import open_predictions
+from entitybench.formats.missing_score import MissingScore
+from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
 from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
 from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.protocol import STRICT, Protocol, SizeRule
@@ -38,13 +40,11 @@ from entitybench.signature import MetricSignature, PredictionSignature, ground_t
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to score: small enough to send to any worker, which opens the rest itself."""
+    """One image to score, not decoded yet: small enough to send to any worker."""
 
     truth: EntityImage
     set_name: str
-    predictions: Path
-    truth_path: Path
-    missing_score: MissingScore
+    entry: Entry | None
     protocol: Protocol
     overlap: OverlapPolicy
 
@@ -113,22 +113,25 @@ def evaluate(
     """
     began = time.monotonic()
     truths = _ground_truth(ground_truth, data)
-    paths = [_own_predictions(Path(predictions), truth, len(truths)) for truth in truths]
-    score_rule, policy = MissingScore(missing_score), OverlapPolicy(overlap)
     readers = [
-        _reader(path, truth.path, score_rule) for path, truth in zip(paths, truths, strict=True)
+        open_predictions(
+            _own_predictions(Path(predictions), truth, len(truths)),
+            missing_score=MissingScore(missing_score),
+            image_ids=truth.ids,
+        )
+        for truth in truths
     ]
     for reader, truth in zip(readers, truths, strict=True):
-        _check_images(reader, truth, allow_missing=missing == "empty")
+        _check_images(reader, truth, missing)
+    policy = OverlapPolicy(overlap)
     tasks = (
-        ImageTask(image, truth.header.name, path, truth.path, score_rule, protocol, policy)
-        for truth, path in zip(truths, paths, strict=True)
+        ImageTask(image, truth.header.name, _entry(reader, image.row), protocol, policy)
+        for truth, reader in zip(truths, readers, strict=True)
         for image in truth
     )
     records, resolved = _gather(protocol, mapper(score_image, tasks))
     evaluation = Evaluation.of(records)
-    blocks = [_model_block(reader) for reader in readers]
-    described = _described(blocks, model or _stem(Path(predictions)), score_rule, resolved)
+    described = _described(readers, model or _stem(Path(predictions)), resolved)
     result = _result(truths, described, evaluation, protocol, time.monotonic() - began)
     return Benchmark(evaluation, result, tuple(reader.description for reader in readers))
 
@@ -150,24 +153,20 @@ def score_image(task: ImageTask) -> ImageOutcome:
 
 def _prediction(
     task: ImageTask, truth: EntityMap
-) -> tuple[EntityMap, np.ndarray[tuple[int], np.dtype[np.float64]], Overlap | None]:
-    reader = _reader(task.predictions, task.truth_path, task.missing_score)
-    if task.truth.id not in reader.image_ids:
-        nobody = EntityMap.from_runs(truth.shape, [0], [0], 0)
-        return nobody, np.zeros(0), None
-    row = task.truth.row
-    loaded = reader.load(ImageSize(row.id, row.width, row.height))
-    if not isinstance(loaded, Candidates):
+) -> tuple[EntityMap, NDArray[np.float64], Overlap | None]:
+    if task.entry is None:
+        return EntityMap.from_runs(truth.shape, [0], [0], 0), np.zeros(0), None
+    loaded = task.entry.load()
+    if isinstance(loaded, ScoredMap):
         return loaded.map, loaded.scores, None
     done = resolve(loaded, OverlapPolicy.RESOLVE)
     return done.map, done.scores, done.overlap or None
 
 
-@lru_cache(maxsize=64)
-def _reader(predictions: Path, truth: Path, missing_score: MissingScore) -> Predictions:
-    """Open predictions once in each process."""
-    ids = frozenset(open_path(truth).ids)
-    return open_predictions(predictions, missing_score=missing_score, image_ids=ids)
+def _entry(reader: Predictions, row: ImageRow) -> Entry | None:
+    if row.id not in reader.image_ids:
+        return None
+    return reader.entry(ImageSize(row.id, row.width, row.height))
 
 
 def _ground_truth(names: str, data: str | os.PathLike[str] | None) -> list[EntitySet]:
@@ -194,15 +193,10 @@ def _own_predictions(path: Path, truth: EntitySet, num_truths: int) -> Path:
     return path
 
 
-def _check_images(reader: Predictions, truth: EntitySet, *, allow_missing: bool) -> None:
-    known = set(truth.ids)
-    strange = sorted(reader.image_ids - known)
-    if strange:
-        msg = f"predictions name {len(strange)} images that `{truth.header.name}` does not have"
-        raise FormatError(msg, where=strange, hint="is `--gt` the right set?")
+def _check_images(reader: Predictions, truth: EntitySet, missing: str) -> None:
     absent = [image_id for image_id in truth.ids if image_id not in reader.image_ids]
-    if absent and not allow_missing:
-        msg = f"predictions miss {len(absent)} of {len(known)} images of `{truth.header.name}`"
+    if absent and not reader.absent_means_empty and missing != "empty":
+        msg = f"predictions miss {len(absent)} of {len(truth)} images of `{truth.header.name}`"
         hint = (
             "an image without predictions needs an empty entry; "
             "`--missing empty` counts them as empty"
@@ -237,30 +231,21 @@ def _gather(protocol: Protocol, outcomes: Iterable[ImageOutcome]) -> tuple[Match
     return records, resolved
 
 
-def _model_block(reader: Predictions) -> Model | None:
-    return getattr(reader, "model", None)
-
-
-def _described(
-    blocks: list[Model | None], name: str, missing_score: MissingScore, resolved: int
-) -> Model:
+def _described(readers: Sequence[Predictions], name: str, resolved: int) -> Model:
     """Say what made the predictions; the parts of a union must come from one model."""
-    known = [block for block in blocks if block is not None]
-    if not known:
-        rule = "model" if missing_score is MissingScore.ERROR else missing_score.value
-        return Model(name, score_rule=rule, resolved_images=resolved)
-    if len({(m.name, m.score_rule, m.thresholded) for m in known}) > 1:
-        names = [f"{m.name}, scores {m.score_rule}, threshold {m.thresholded}" for m in known]
+    blocks = [reader.model or Model(name, score_rule=reader.score_rule) for reader in readers]
+    if len({(block.name, block.score_rule, block.thresholded) for block in blocks}) > 1:
+        names = [f"{m.name}, scores {m.score_rule}, threshold {m.thresholded}" for m in blocks]
         msg = "the parts of the union come from different models or score rules"
-        raise EntityBenchError(msg, where=names)
-    first = known[0]
+        raise ConflictError(msg, where=names)
+    first = blocks[0]
     return Model(
         first.name,
-        tuple(dict.fromkeys(t for m in known for t in m.trained_on)),
+        tuple(dict.fromkeys(trained for m in blocks for trained in m.trained_on)),
         first.url,
         first.score_rule,
         first.thresholded,
-        resolved + sum(m.resolved_images for m in known),
+        resolved + sum(m.resolved_images for m in blocks),
     )
 
 
@@ -284,7 +269,8 @@ def _result(
         protocol.void,
         size="annotation" if protocol.size is SizeRule.ANNOTATION else "",
     )
-    prediction = PredictionSignature(model.score_rule, model.resolved_images, model.thresholded)
+    rule = model.score_rule.replace(",", "").replace(" ", "-")  # a signature has no spaces
+    prediction = PredictionSignature(rule, model.resolved_images, model.thresholded)
     return Result(
         model=ModelInfo(model.name, model.trained_on, url=model.url),
         ground_truth=GroundTruthInfo(
