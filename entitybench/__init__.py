@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entitybench.converters import convert
     from entitybench.entity_writer import EntityWriter
-    from entitybench.metrics import evaluate
+    from entitybench.metrics.benchmark import evaluate
     from entitybench.registry import open_entity_set
 
 __all__ = ["EntityWriter", "__version__", "convert", "evaluate", "open_entity_set"]
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 _HOME = {
     "EntityWriter": "entitybench.entity_writer",
     "convert": "entitybench.converters",
-    "evaluate": "entitybench.metrics",
+    "evaluate": "entitybench.metrics.benchmark",
     "open_entity_set": "entitybench.registry",
 }
 

@@ -107,4 +107,5 @@ def _best_ious(original: Ids, spoiled: EntityMap) -> NDArray[np.float64]:
     ).reshape(-1, columns)
     shared = table[1:, 1:]
     union = table.sum(axis=1)[1:, None] + table.sum(axis=0)[None, 1:] - shared
-    return (shared / np.maximum(union, 1)).max(axis=0, initial=0.0)
+    best: NDArray[np.float64] = (shared / np.maximum(union, 1)).max(axis=0, initial=0.0)
+    return best
