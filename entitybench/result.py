@@ -13,13 +13,13 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 import numpy as np
 
+from entitybench import __version__
 from entitybench.entity_set import decode
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.signature import MetricSignature, PredictionSignature
@@ -28,7 +28,7 @@ FORMAT: Final = "entitybench-result/1"
 _FAMILY = "entitybench-result/"
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
-Points = Annotated[float, msgspec.Meta(ge=-100, le=100.000001)]
+Points = Annotated[float, msgspec.Meta(ge=0, le=100.000001)]  # room for rounding
 
 
 class ModelInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +125,7 @@ def points_of(fractions: Mapping[str, float]) -> dict[str, float | None]:
 def environment() -> dict[str, str]:
     """Return the versions that a result records."""
     return {
-        "entitybench": version("entitybench"),
+        "entitybench": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "platform": f"{sys.platform}-{platform.machine()}",

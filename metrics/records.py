@@ -46,6 +46,17 @@ _DETECTION_COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
 _TRUTH_COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "truth_sizes": (np.float64, ()),
 }
+# what NumPy raises for a damaged file, from the zip's directory down to an array's header
+_BROKEN_FILE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _OFFSETS = ("detection_offsets", "truth_offsets")
 
 
@@ -265,17 +276,19 @@ def _shown(key: ImageKey) -> str:
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                msg = "a single array, not match records"
-                raise FormatError(msg)
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        msg = "there are no match records"
+        data = path.read_bytes()
+    except OSError as error:
+        msg = f"the match records cannot be read: {error.strerror}"
         raise MissingDataError(msg, where=str(path)) from error
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    try:
+        archive = np.load(BytesIO(data), allow_pickle=False)
+        if isinstance(archive, np.lib.npyio.NpzFile):
+            return {name: archive[name] for name in archive.files}
+    except _BROKEN_FILE as error:
         msg = "not a file of match records, or a broken one"
         raise FormatError(msg) from error
+    msg = "a single array, not match records"
+    raise FormatError(msg)
 
 
 def _decoded(arrays: dict[str, NDArray[Any]]) -> MatchRecords:

@@ -27,19 +27,21 @@ def _rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
 class CocoReference:
     """Runs pycocotools on the same images, from masks: no code in common with ours."""
 
-    def __init__(self, pairs: Sequence[ImagePair], protocol: Protocol, seed: int = 0) -> None:
+    def __init__(
+        self, pairs: Sequence[ImagePair], protocol: Protocol, seed: int = 0, first_id: int = 1
+    ) -> None:
         self._random = np.random.default_rng(seed)
         self._protocol = protocol
         truth = [self._truth(pair) for pair in pairs]
         results = self._interleaved([self._results(pair) for pair in pairs])
         annotations = self._interleaved(truth)
-        for number, annotation in enumerate(annotations, start=1):
+        for number, annotation in enumerate(annotations, start=first_id):
             annotation["id"] = number
         images = [
             {"id": int(p.image_id), "height": p.truth.shape[0], "width": p.truth.shape[1]}
             for p in pairs
         ]
-        self._random.shuffle(images)  # type: ignore[arg-type]
+        self._random.shuffle(images)
         with contextlib.redirect_stdout(io.StringIO()):
             self.evaluator = self._run(images, annotations, results)
         self.precision = self.evaluator.eval["precision"][:, :, 0]

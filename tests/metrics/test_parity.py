@@ -153,7 +153,9 @@ def _warped_regions(random: Random, num: int, shape: tuple[int, int]) -> Ids:
     for axis in (y, x):
         axis += 40 * gaussian_filter(random.standard_normal(shape), 8)
     sites = random.random((num, 2)) * shape
-    return np.argmin((y[..., None] - sites[:, 0]) ** 2 + (x[..., None] - sites[:, 1]) ** 2, axis=2)
+    distances = (y[..., None] - sites[:, 0]) ** 2 + (x[..., None] - sites[:, 1]) ** 2
+    nearest: Ids = np.argmin(distances, axis=2)
+    return nearest
 
 
 def _realistic(random: Random, image_id: int) -> ImagePair:
