@@ -38,7 +38,7 @@ class _Verbs(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
-            return None
+            raise click.exceptions.NoSuchCommand(cmd_name, possibilities=VERBS, ctx=ctx)
         command = import_module(f"entitybench.commands.{cmd_name}_command").command
         return command if isinstance(command, click.Command) else None
 

@@ -384,12 +384,15 @@ class EntityWriter:
 
     def _write_header(self) -> None:
         model = self._header.model
+        if model is not None:
+            resolved = model.resolved_images + len(self._resolved)
+            model = msgspec.structs.replace(model, resolved_images=resolved)
         header = msgspec.structs.replace(
             self._header,
             num_images=len(self.finished),
             num_entities=self._num_entities,
             content_hash=combine(self._digests),
-            model=model and msgspec.structs.replace(model, resolved_images=len(self._resolved)),
+            model=model,
         )
         _write(self._folder / HEADER, msgspec.json.format(encode(header), indent=1) + b"\n")
         (self._folder / UNFINISHED).unlink()

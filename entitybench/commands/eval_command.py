@@ -123,7 +123,7 @@ def command(
     for line in done.recognised:
         say(line, quiet=quiet)
     path = out or _default_path(done.result)
-    _save(done, path)
+    save(done, path)
     if as_json:
         emit(_as_json(done.result, path))
     else:
@@ -176,7 +176,8 @@ def plain_name(name: str) -> str:
     return kept.lstrip(".") or "_"
 
 
-def _save(done: Benchmark, path: Path) -> None:
+def save(done: Benchmark, path: Path) -> None:
+    """Write the result file, and the match records beside it."""
     from entitybench.result import write_result
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -51,13 +51,19 @@ def command(
     shown = open_entity_set(entity_set, data)
     truth = open_entity_set(gt, data) if gt else None
     first = image_id if image_id is not None else shown.ids[0]
-    sheet = _sheet(
-        shown[first], truth[first] if truth else None, _photograph(shown, truth, first, images)
-    )
+    sheet = comparison(shown, first, truth, images)
     path = out or Path(f"{Path(first).name}.png")
     sheet.save(path)
     say(f"wrote {path}")
     return 0
+
+
+def comparison(
+    shown: EntitySet, image_id: str, truth: EntitySet | None, images: str | None = None
+) -> Image.Image:
+    """Draw one image of a set, beside its truth where that is given."""
+    photograph = _photograph(shown, truth, image_id, images)
+    return _sheet(shown[image_id], truth[image_id] if truth else None, photograph)
 
 
 def _sheet(
