@@ -6,7 +6,7 @@ Whatever comes from outside (RLE, polygons, mask stacks, query outputs) becomes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -19,6 +19,7 @@ from entitybench.entity_map import MAX_PIXELS, EntityMap
 from entitybench.errors import FormatError, OverlapError
 from entitybench.rle import decode_counts, runs_of_counts
 
+_FARTHEST = 1_000_000  # polygons are traced step by step: a coordinate costs time and memory
 _PAIRS_AT_ONCE = 1 << 22  # bounds the memory of the overlap report, not its result
 
 
@@ -94,7 +95,12 @@ class Candidates:
 
     @classmethod
     def from_coco(
-        cls, shape: tuple[int, int], segmentations: Sequence[object], scores: ArrayLike
+        cls,
+        shape: tuple[int, int],
+        segmentations: Iterable[object],
+        scores: ArrayLike,
+        *,
+        names: Sequence[str] = (),
     ) -> Candidates:
         """Take COCO segmentations: compressed or uncompressed RLE, or polygons.
 
@@ -102,17 +108,18 @@ class Candidates:
             shape: Height and width of the image; an RLE of another size is refused.
             segmentations: `{"size": [h, w], "counts": text or list}` or a list of polygons.
             scores: `(K,)` scores in [0, 1].
+            names: What an error calls each segmentation; `segmentation k` unless given.
 
         Raises:
-            FormatError: With the index of the segmentation that is at fault.
+            FormatError: Names the segmentation that is at fault.
         """
         runs = []
         for index, segmentation in enumerate(segmentations):
             try:
                 runs.append(_runs_of_segmentation(shape, segmentation))
             except FormatError as error:
-                msg = f"segmentation {index}"
-                raise error.at(msg) from error
+                place = names[index] if names else f"segmentation {index}"
+                raise error.at(place) from error
         return cls._gather(shape, runs, scores, column_major=True)
 
     @classmethod
@@ -184,9 +191,9 @@ def _rle_counts(shape: tuple[int, int], rle: Mapping[str, Any]) -> NDArray[np.in
     counts = rle.get("counts")
     if isinstance(counts, str | bytes):
         return decode_counts(counts)
-    if isinstance(counts, list) and all(type(c) is int for c in counts):
+    if isinstance(counts, list) and all(type(c) is int and abs(c) <= MAX_PIXELS for c in counts):
         return np.asarray(counts, dtype=np.int64)
-    msg = "RLE `counts` is neither text nor a list of integers"
+    msg = "RLE `counts` is neither text nor a list of integers that fit an image"
     raise FormatError(msg)
 
 
@@ -195,8 +202,8 @@ def _polygon_text(shape: tuple[int, int], polygons: Sequence[Any]) -> bytes:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             msg = "a polygon is a list x1, y1, x2, y2, … of three points or more"
             raise FormatError(msg)
-        if not np.all(np.isfinite(np.asarray(polygon, dtype=np.float64))):
-            msg = "a polygon holds a coordinate that is not finite"
+        if not all(isinstance(c, int | float) and abs(c) <= _FARTHEST for c in polygon):
+            msg = f"a polygon holds a coordinate that is not a number within ±{_FARTHEST:,}"
             raise FormatError(msg)
     if not polygons:
         msg = "a segmentation without polygons"

@@ -9,6 +9,7 @@ being the sign.  (The format is that of the COCO API; this is an implementation 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -29,7 +30,7 @@ def decode_counts(text: bytes | str) -> NDArray[np.int64]:
     >>> decode_counts("52203")
     array([5, 2, 2, 2, 5])
     """
-    raw = text.encode("utf-8") if isinstance(text, str) else text
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     groups = np.frombuffer(raw, dtype=np.uint8).astype(np.int64) - 48
     if groups.size == 0:
         return groups
@@ -68,23 +69,35 @@ def encode_counts(counts: Sequence[int] | NDArray[np.int64]) -> str:
     '52203'
     """
     values = np.asarray(counts, dtype=np.int64)
-    stored = values.copy()
-    stored[3:] -= values[1:-2]
-    text = bytearray()
-    for value in stored.tolist():
-        text += _number(value)
-    return text.decode("ascii")
+    return encode_many(values, np.array([0, values.size]))[0]
 
 
-def _number(value: int) -> bytes:
-    text = bytearray()
-    while True:
-        group = value & 31
-        value >>= 5
-        done = value == (-1 if group & 16 else 0)
-        text.append(48 + (group if done else group | 32))
-        if done:
-            return bytes(text)
+def encode_many(counts: NDArray[np.int64], offsets: NDArray[np.int64]) -> list[str]:
+    """Turn the run counts of many masks into their texts in one pass.
+
+    Args:
+        counts: `(M,)` int64 counts in `0…2^34 - 1`, mask by mask.
+        offsets: `(K + 1,)` int64; mask k owns the counts `offsets[k]:offsets[k + 1]`.
+
+    Returns:
+        K texts.
+    """
+    sizes = np.diff(offsets)
+    place = np.arange(counts.size) - np.repeat(offsets[:-1], sizes)
+    later = np.flatnonzero(place >= 3)
+    stored = counts.copy()
+    stored[later] -= counts[later - 2]
+    width = np.ones(counts.size, dtype=np.int64)
+    for groups in range(1, _MAX_GROUPS):
+        limit = np.int64(1) << (5 * groups - 1)
+        width += (stored >= limit) | (stored < -limit)
+    ends = np.concatenate(([0], np.cumsum(width)))
+    group = np.arange(ends[-1]) - np.repeat(ends[:-1], width)
+    bits = (np.repeat(stored, width) >> (5 * group)) & 31
+    more = np.where(group < np.repeat(width, width) - 1, 32, 0)
+    text = (bits + more + 48).astype(np.uint8).tobytes().decode("ascii")
+    cuts = ends[offsets].tolist()
+    return [text[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
 def runs_of_counts(
@@ -100,6 +113,10 @@ def runs_of_counts(
     """
     if counts.size and counts.min() < 0:
         msg = "RLE counts hold a negative number"
+        raise FormatError(msg)
+    # no count may pass the image's size, else a sum could wrap around to the right one
+    if counts.size and counts.max() > num_pixels:
+        msg = f"RLE counts hold {counts.max()}, the image has {num_pixels} pixels"
         raise FormatError(msg)
     total = int(counts.sum())
     if total != num_pixels:

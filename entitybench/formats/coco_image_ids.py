@@ -1,0 +1,24 @@
+"""The image ids of an exported COCO file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from entitybench.formats.image_ids import ImageId
+
+
+def coco_ids(image_ids: Collection[str]) -> Callable[[str], ImageId]:
+    """Return how file stems are written as COCO image ids.
+
+    Numbers, if every stem is one and no two have the same value; else the stems themselves,
+    which pycocotools and panopticapi take as well. `ImageIds` finds either again.
+
+    >>> coco_ids(["000000000139", "000000000285"])("000000000139")
+    139
+    >>> coco_ids(["1", "01"])("01")
+    '01'
+    """
+    decimal = all(stem.isascii() and stem.isdigit() for stem in image_ids)
+    if decimal and len({int(stem) for stem in image_ids}) == len(image_ids):
+        return int
+    return str
