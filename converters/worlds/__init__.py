@@ -5,7 +5,8 @@
 writes what `convert coco --source worlds/coco` reads, and beside it the true entity maps.
 """
 
-from entitybench.converters.worlds.scene import Scene, SceneEntity, make_scene
+from entitybench.converters.worlds.annotation import SceneEntity
+from entitybench.converters.worlds.scene import Scene, make_scene
 from entitybench.converters.worlds.vocabulary import WORLDS
 from entitybench.converters.worlds.world import WorldSummary, make_world
 

@@ -9,10 +9,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from entitybench.converters.worlds.annotation import SceneEntity
 from entitybench.converters.worlds.archives import pack_zip
 from entitybench.converters.worlds.dice import Dice
 from entitybench.converters.worlds.files import save_labels, save_photograph, write_json
-from entitybench.converters.worlds.scene import SPLITS, Scene, SceneEntity
+from entitybench.converters.worlds.scene import SPLITS, Scene
 from entitybench.converters.worlds.vocabulary import CATEGORIES
 
 _QUALITY = 92

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from entitybench.converters.worlds.scene import Scene, SceneEntity
+from entitybench.converters.worlds.annotation import SceneEntity
+from entitybench.converters.worlds.scene import Scene
 from entitybench.map_png import PALETTE
 
 TRUTH = "truth"

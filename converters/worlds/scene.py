@@ -2,73 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from entitybench.converters.worlds.canvas import Canvas, Element, Weather, rgb
+from entitybench.converters.worlds.annotation import SceneEntity, annotate
+from entitybench.converters.worlds.backdrops import camera_car
+from entitybench.converters.worlds.canvas import Canvas
 from entitybench.converters.worlds.dice import Dice
+from entitybench.converters.worlds.habits import HABITS, Habits
 from entitybench.converters.worlds.layouts import LAYOUTS
-from entitybench.converters.worlds.stage import Habits, Stage
-from entitybench.converters.worlds.vocabulary import CONVENTIONS, WORLDS, Kind, Label
+from entitybench.converters.worlds.materials import Weather
+from entitybench.converters.worlds.rendering import render
+from entitybench.converters.worlds.stage import Stage
+from entitybench.converters.worlds.stress import PAINTERS, specks, stress_case, uncoloured
+from entitybench.converters.worlds.textures import TEXTURES
+from entitybench.converters.worlds.vocabulary import WORLDS
 from entitybench.errors import UnknownNameError
 
 SPLITS = ("train", "val")
 _SMALLEST = 4  # pixels: what shows less of itself is left out by the annotators
-
-HABITS = {
-    "coco": Habits(
-        layouts=(("landscape", 30), ("street", 18), ("room", 22), ("tabletop", 20), ("front", 10)),
-        plenty=0.95,
-        size=1.1,
-        crowds=0.14,
-        jitter=0.0,
-        saturation=(0.9, 1.2),
-        warmth=(-0.6, 0.8),
-        noise=(2, 7),
-        haze="#c9d9e6",
-    ),
-    "ade20k": Habits(
-        layouts=(("room", 55), ("street", 16), ("landscape", 15), ("front", 14)),
-        plenty=1.25,
-        size=0.9,
-        crowds=0.1,
-        jitter=1.0,
-        saturation=(0.8, 1.1),
-        warmth=(-0.2, 1.0),
-        noise=(1, 5),
-        haze="#d9dce0",
-    ),
-    "cityscapes": Habits(
-        layouts=(("street", 100),),
-        plenty=1.35,
-        size=1.15,
-        crowds=0.4,
-        jitter=0.0,
-        saturation=(0.55, 0.8),
-        warmth=(-0.9, -0.1),
-        noise=(2, 5),
-        haze="#c3cdc9",
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SceneEntity:
-    """One entity or crowd under the convention of its world.
-
-    Attributes:
-        name: Its name in the shared world; for stuff, of its first part.
-        category: The source's category id.
-        isthing: Whether the convention counts it as a thing.
-    """
-
-    name: str
-    category: int
-    isthing: bool
+_SPECK = {"coco": "bird", "ade20k": "bird", "cityscapes": "person"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,21 +71,61 @@ def make_scene(world: str, *, split: str, index: int, size: int, seed: int) -> S
         if name not in known:
             raise UnknownNameError.of(kind, name, known)
     dice = Dice(seed, WORLDS.index(world), SPLITS.index(split), index)
-    habits = HABITS[world]
-    height, width = _shape(world, size, dice)
-    stage = Stage(Canvas(height, width, size, dice), dice, habits)
-    layout = dice.weighted(habits.layouts)
-    LAYOUTS[layout](stage)
-    owners = stage.canvas.owners()
-    image = stage.canvas.render(_weather(habits, dice))
-    return annotate(image, owners, stage.canvas.elements, world, dice, layout)
+    case = stress_case(world, SPLITS.index(split), index, seed)
+    height, width = _shape(world, size, dice, case)
+    stage = Stage(Canvas(height, width, size, dice), dice, HABITS[world])
+    layout = _painted(stage, case)
+    owners = _as_drawn(stage, size)
+    image = render(stage.canvas, _weather(stage.habits, dice), dice)
+    if case == "pixels":
+        specks(image, owners, stage.canvas.elements, _SPECK[world], dice)
+    smallest = 1 if case == "pixels" else _SMALLEST
+    truth = annotate(owners, stage.canvas.elements, world, dice, smallest=smallest)
+    scene = Scene(image, truth.entity_map, truth.entities, truth.crowds, truth.classes, layout)
+    return _finished(scene, case)
 
 
-def _shape(world: str, size: int, dice: Dice) -> tuple[int, int]:
+def _shape(world: str, size: int, dice: Dice, case: str | None) -> tuple[int, int]:
     if world == "cityscapes":
         return size, 2 * size
     short = size * 3 // 4
-    return dice.weighted([((size, size), 0.74), ((short, size), 0.2), ((size, short), 0.06)])
+    shapes = [((size, size), 0.74), ((short, size), 0.2), ((size, short), 0.06)]
+    shape = dice.weighted(shapes)
+    if case in PAINTERS:
+        return size, size
+    return (size, short) if case == "portrait" else shape
+
+
+def _painted(stage: Stage, case: str | None) -> str:
+    """Paint the scene; return the name of its layout or case."""
+    layout = stage.dice.weighted(stage.habits.layouts)
+    PAINTERS.get(case or "", LAYOUTS[layout])(stage)
+    if stage.habits.outdoors and case not in PAINTERS:
+        camera_car(stage)
+    return case or layout
+
+
+def _as_drawn(stage: Stage, size: int) -> NDArray[np.int32]:
+    """Return the owner of each pixel, with the unsteady hand of the annotators."""
+    owners = stage.canvas.owners()
+    reach = stage.habits.jitter * size / 128
+    if not reach:
+        return owners
+    rows, cols = owners.shape
+    hand = stage.canvas.bank[TEXTURES["hand"]]
+    y, x = np.arange(rows)[:, None], np.arange(cols)[None, :]
+    start = stage.dice.whole(0, hand.shape[0] - 1)
+    down = _shift(hand[(y + start) % len(hand), x % len(hand)], reach)
+    right = _shift(hand[y % len(hand), (x + start) % len(hand)], reach)
+    drawn: NDArray[np.int32] = owners[
+        np.clip(y + down, 0, rows - 1), np.clip(x + right, 0, cols - 1)
+    ]
+    return drawn
+
+
+def _shift(noise: NDArray[np.int8], reach: float) -> NDArray[np.int64]:
+    shift: NDArray[np.int64] = np.rint(noise * (reach / 127)).astype(np.int64)
+    return shift
 
 
 def _weather(habits: Habits, dice: Dice) -> Weather:
@@ -140,92 +135,33 @@ def _weather(habits: Habits, dice: Dice) -> Weather:
         brightness=dice.between(0.88, 1.08),
         ramp=(dice.between(-0.25, 0.25), dice.between(-0.12, 0.12)),
         shadow=dice.between(0.25, 0.5),
-        haze=rgb(habits.haze),
         noise=dice.between(*habits.noise),
         blur=dice.between(0.0, 0.5),
     )
 
 
-class _Group(NamedTuple):
-    """Elements that are one entity together."""
+def _finished(scene: Scene, case: str | None) -> Scene:
+    """Apply what a stress case does to a finished scene."""
+    if case == "gray":
+        return replace(scene, image=uncoloured(scene.image), gray=True)
+    if case == "turned":
+        return replace(scene, orientation=6)
+    if case == "covered":
+        return replace(scene, classes=_covered(scene))
+    return scene
 
-    kind: str  # "stuff", "thing" or "crowd"
-    category: int
-    element: int  # a thing's own; -1 for what is merged
 
+def _covered(scene: Scene) -> NDArray[np.uint8]:
+    """Return classes that say "grandstand" under the largest thing.
 
-def annotate(
-    image: NDArray[np.uint8],
-    owners: NDArray[np.int32],
-    elements: Sequence[Element],
-    world: str,
-    dice: Dice,
-    layout: str,
-) -> Scene:
-    """Apply a world's convention: which elements are entities, together or apart, or void.
-
-    Args:
-        image: `(H, W, 3)` uint8 photograph.
-        owners: `(H, W)` int32 element of each pixel, -1 for none.
-        elements: The elements.
-        world: Whose convention.
-        dice: Orders the entities of `coco`.
-        layout: Passed on.
+    In ADE20K the semantic and the instance map may disagree; things win, and a stuff region
+    that one of them covers whole is no entity.
     """
-    labels = [_label(elements, i, CONVENTIONS[world]) for i in range(len(elements))]
-    groups = [_group(world, elements[i], i, label) for i, label in enumerate(labels)]
-    members = {group: number for number, group in enumerate(dict.fromkeys(groups)) if group}
-    table = np.array([0, *(members[g] + 1 if g else 0 for g in groups)], dtype=np.int32)
-    raw = table[owners + 1]
-    areas = np.bincount(raw.ravel(), minlength=len(groups) + 2)
-    seen = [group for group, number in members.items() if areas[number + 1] >= _SMALLEST]
-    order = _ordered(seen, world, dice)
-    final = np.zeros(len(groups) + 2, dtype=np.int32)
-    for new, group in enumerate(order, start=1):
-        final[members[group] + 1] = new
-    classes = np.array([0, *(label.category for label in labels)], dtype=np.uint8)[owners + 1]
-    names = {group: elements[i].name for i, group in reversed(list(enumerate(groups)))}
-    rows = [SceneEntity(names[g], g.category, g.kind != "stuff") for g in order]
-    split = sum(group.kind != "crowd" for group in order)
-    return Scene(image, final[raw], tuple(rows[:split]), tuple(rows[split:]), classes, layout)
+    things = [i for i, entity in enumerate(scene.entities, start=1) if entity.isthing]
+    areas = np.bincount(scene.entity_map.ravel(), minlength=len(scene.entities) + 1)
+    largest = max(things, key=lambda i: int(areas[i]), default=0)
+    hidden = (scene.entity_map == largest) & (largest > 0)
+    return np.where(hidden, np.uint8(_GRANDSTAND), scene.classes)
 
 
-def _label(elements: Sequence[Element], index: int, convention: Mapping[str, Label]) -> Label:
-    """Return the label of an element, or of what it is mounted on."""
-    element = elements[index]
-    label = convention[element.name]
-    if label.kind is not Kind.HOST:
-        return label
-    return _label(elements, element.host, convention) if element.host >= 0 else _UNLABELLED
-
-
-_UNLABELLED = Label(Kind.VOID)
-
-
-def _group(world: str, element: Element, index: int, label: Label) -> _Group | None:
-    if label.kind is Kind.VOID:
-        return None
-    if label.kind is Kind.STUFF or element.crowd:
-        # ADE20K knows no crowds: the class is there, the instance is not
-        crowd = label.kind is Kind.THING
-        return (
-            None
-            if crowd and world == "ade20k"
-            else _Group("crowd" if crowd else "stuff", label.category, -1)
-        )
-    return _Group("thing", label.category, index)
-
-
-def _ordered(groups: list[_Group], world: str, dice: Dice) -> list[_Group]:
-    """Return entities, then crowds, in the order in which the source lists them."""
-    crowds = sorted(group for group in groups if group.kind == "crowd")
-    stuff = sorted(group for group in groups if group.kind == "stuff")
-    things = [group for group in groups if group.kind == "thing"]
-    if world == "coco":
-        return dice.shuffled([*stuff, *things]) + crowds
-    if world == "cityscapes":
-        things.sort()
-    return stuff + things[: _MOST_INSTANCES[world]] + crowds
-
-
-_MOST_INSTANCES = {"ade20k": 255, "cityscapes": 65535}
+_GRANDSTAND = 52  # a stuff class of SceneParse150 that no scene shows

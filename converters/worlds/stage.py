@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from entitybench.converters.worlds.canvas import Canvas, Material, Patch, Pen, mix, rgb
+from entitybench.converters.worlds.canvas import NOBODY, Canvas, Patch
 from entitybench.converters.worlds.dice import Dice
+from entitybench.converters.worlds.habits import Habits
+from entitybench.converters.worlds.materials import Material, Palette, mix, rgb
+from entitybench.converters.worlds.pen import Pen
 from entitybench.converters.worlds.things import THINGS, Painter
-
-
-@dataclass(frozen=True, slots=True)
-class Habits:
-    """In what one world differs from the others, labels apart.
-
-    Attributes:
-        layouts: Layout names and their weights.
-        plenty: How many things a scene gets, as a factor.
-        size: Size of the things, as a factor.
-        crowds: Probability of a crowd where a layout has room for one.
-        jitter: Amplitude of the annotators' outline noise, in pixels of a 128-pixel scene.
-        saturation: Range of the colour saturation.
-        warmth: Range of the colour temperature.
-        noise: Range of the sensor noise, in levels.
-        haze: Colour of the distance.
-    """
-
-    layouts: tuple[tuple[str, float], ...]
-    plenty: float
-    size: float
-    crowds: float
-    jitter: float
-    saturation: tuple[float, float]
-    warmth: tuple[float, float]
-    noise: tuple[float, float]
-    haze: str
 
 
 @dataclass(slots=True)
@@ -72,7 +48,7 @@ class Stage:
     ) -> int:
         """Paint a region as an element of its own; return the element."""
         element = self.canvas.element(name)
-        self.canvas.paint(patch, material, element, haze)
+        self.canvas.paint(patch, material, element, haze=haze)
         return element
 
     def put(
@@ -83,7 +59,7 @@ class Stage:
         size: float,
         *,
         painter: Painter | None = None,
-        host: int = -1,
+        host: int = NOBODY,
         crowd: bool = False,
         haze: float = 0.0,
         flip: int = 1,
@@ -106,13 +82,13 @@ class Stage:
 
     def surface(
         self,
-        codes: Sequence[str],
+        colours: Palette,
         texture: str,
         contrast: float,
         other: str = "",
         down: float = 0.0,
     ) -> Material:
         """Return a material of one of the colours."""
-        base = rgb(self.dice.pick(codes))
+        base = self.dice.pick(colours)
         towards = mix(base, rgb(other), 0.6) if other else None
         return Material(base, texture, contrast, towards, down=down)

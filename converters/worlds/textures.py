@@ -144,6 +144,15 @@ def _folds(dice: Dice, side: int) -> Field:
     return 0.9 * value_noise(dice, side, 2, 40) + 0.3 * value_noise(dice, side, 2, 90)
 
 
+def _hand(dice: Dice, side: int) -> Field:
+    """How far an annotator's hand strays, in shares of its reach."""
+    return 1.6 * value_noise(dice, side, 36, 36)
+
+
+def _speckle(dice: Dice, side: int) -> Field:
+    return dice.uniform(side, side) * 2 - 1
+
+
 def _asphalt(dice: Dice, side: int) -> Field:
     speckle = dice.uniform(side // 2, side // 2).repeat(2, axis=0).repeat(2, axis=1) * 2 - 1
     return 0.55 * speckle + 0.45 * _clouds(dice, side)
@@ -173,6 +182,7 @@ def _concrete(dice: Dice, side: int) -> Field:
 
 _MAKERS: dict[str, Callable[[Dice, int], Field]] = {
     "flat": _flat,
+    "fade": _flat,  # not a tile: the renderer puts the place in the stroke, -1 top, 1 bottom
     "clouds": _clouds,
     "grain": _grain,
     "leaves": _leaves,
@@ -188,5 +198,7 @@ _MAKERS: dict[str, Callable[[Dice, int], Field]] = {
     "ridges": _ridges,
     "shingles": _shingles,
     "concrete": _concrete,
+    "speckle": _speckle,
+    "hand": _hand,
 }
 TEXTURES = {name: index for index, name in enumerate(_MAKERS)}

@@ -122,6 +122,7 @@ potted plant   t64   s18   s21
 flower         s119  t67   s21
 camera car     v     v     v1
 frame          v     v     v2
+fog            v     v     v0
 """
 
 _COCO = """
