@@ -15,7 +15,15 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, MutableSequence, Sequence, Sized
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    MutableSequence,
+    Sequence,
+    Sized,
+)
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -41,7 +49,7 @@ def ordered_map(
     jobs: int = 1,
     executor: Executor | None = None,
     describe: Callable[[_T], str] = str,
-) -> Iterator[_R]:
+) -> Generator[_R, None, None]:
     """Apply a function to each item; yield the results in the items' order.
 
     Args:
