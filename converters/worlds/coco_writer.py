@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from entitybench.converters.worlds.annotation import SceneEntity
 from entitybench.converters.worlds.archives import pack_zip
 from entitybench.converters.worlds.dice import Dice
-from entitybench.converters.worlds.files import save_labels, save_photograph, write_json
+from entitybench.converters.worlds.files import boxes_of, save_labels, save_photograph, write_json
 from entitybench.converters.worlds.scene import SPLITS, Scene
 from entitybench.converters.worlds.vocabulary import CATEGORIES
 
@@ -107,21 +107,6 @@ def _segments(
         _Segment(int(areas[i]), row.category, int(i > num_entities), ids[i - 1], boxes[i - 1])
         for i, row in enumerate(rows, start=1)
     ]
-
-
-def boxes_of(ids: NDArray[np.int32], count: int) -> list[tuple[int, int, int, int]]:
-    """Return x, y, width and height of the ids `1…count`, each of which has a pixel."""
-    width = ids.shape[1]
-    order = np.argsort(ids, axis=None, kind="stable")
-    owner = ids.ravel()[order]
-    first = np.searchsorted(owner, np.arange(1, count + 1))
-    if count == 0:
-        return []
-    y, x = np.divmod(order, width)
-    left, right = np.minimum.reduceat(x, first), np.maximum.reduceat(x, first)
-    top, bottom = np.minimum.reduceat(y, first), np.maximum.reduceat(y, first)
-    sides = np.stack([left, top, right - left + 1, bottom - top + 1], axis=1)
-    return [tuple(side) for side in sides.tolist()]
 
 
 def finish(root: Path, rows: Mapping[str, Sequence[CocoRow]]) -> None:

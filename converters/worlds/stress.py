@@ -17,7 +17,6 @@ from entitybench.converters.worlds.dice import Dice
 from entitybench.converters.worlds.materials import Material, palette, plain
 from entitybench.converters.worlds.pen import Pen
 from entitybench.converters.worlds.stage import Stage
-from entitybench.converters.worlds.tabletop import table_top
 from entitybench.converters.worlds.vocabulary import WORLDS
 
 PERIOD = 100  # scenes among which each case occurs once
@@ -78,22 +77,20 @@ def _fog(stage: Stage) -> None:
 
 def _grid(stage: Stage, *, columns: int, rows: int) -> None:
     """Paint a market stall of touching fruit, or a car park from above."""
-    parked = stage.habits.outdoors
-    if parked:
-        _ground_of_car_park(stage)
+    everything = stage.canvas.box(0, 0, stage.width, stage.height)
+    if stage.habits.outdoors:
+        name, tone = "road", stage.surface(palette("#6c6d71 #5d5f64"), "asphalt", 0.1)
     else:
-        table_top(stage, 0.0)
+        # a rug is stuff in every world: it stays an entity beside 255 instances
+        name, tone = "rug", stage.surface(palette("#7a5a44 #8a6a4a #5f6a58"), "weave", 0.2)
+    stage.region(name, everything, tone)
+    paint = _parked_car if stage.habits.outdoors else _fruit
     across, down = stage.width / columns, stage.height / rows
     for row in range(rows):
         for column in range(columns):
             x = (column + 0.5 + stage.dice.between(-0.1, 0.1)) * across
             y = (row + 0.5 + stage.dice.between(-0.1, 0.1)) * down
-            (_parked_car if parked else _fruit)(stage, x, y, across * 0.48, down * 0.46)
-
-
-def _ground_of_car_park(stage: Stage) -> None:
-    tone = stage.surface(palette("#6c6d71 #5d5f64"), "asphalt", 0.1)
-    stage.region("road", stage.canvas.box(0, 0, stage.width, stage.height), tone)
+            paint(stage, x, y, across * 0.48, down * 0.46)
 
 
 _FRUIT = (("apple", palette("#b8322c #8fae3f #c9523a")), ("orange", palette("#e58a2a #ea9c3a")))

@@ -32,20 +32,14 @@ def tabletop(stage: Stage) -> None:
             0.3,
         )
         window(pen, stage, 0.6, 1.1)
-    table_top(stage, edge)
-    rows = dice.whole(2, 3)
-    for row in range(rows):
-        y = edge + (stage.height - edge) * (row + dice.between(0.25, 0.75)) / rows
-        _table_row(stage, y, 0.2 + 0.16 * (y - edge))
-
-
-def table_top(stage: Stage, edge: float) -> None:
-    """Paint the board of a table that fills the picture below a height."""
-    canvas = stage.canvas
     wood = stage.surface(palette("#b07f52 #8a5c3a #d9c7a8 #6a4630 #c9b8a0"), "planks", 0.14)
     board = canvas.box(0, edge, stage.width, stage.height)
     table = stage.region("table", board, wood.receding())
     canvas.paint(canvas.box(0, edge, stage.width, edge + 0.008), wood.lighter(0.35), table)
+    rows = dice.whole(2, 3)
+    for row in range(rows):
+        y = edge + (stage.height - edge) * (row + dice.between(0.25, 0.75)) / rows
+        _table_row(stage, y, 0.2 + 0.16 * (y - edge))
 
 
 _FOOD = [

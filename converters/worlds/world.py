@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from entitybench.converters.worlds import coco_writer
+from entitybench.converters.worlds import ade20k_writer, cityscapes_writer, coco_writer
 from entitybench.converters.worlds.files import (
     TRUTH,
     TruthRow,
@@ -27,7 +27,11 @@ from entitybench.parallel import ordered_map
 GENERATOR = 1  # raised by every change that moves a pixel
 MANIFEST = "world.json"
 _SMALLEST_SIZE = 32
-_WRITERS: dict[str, ModuleType] = {"coco": coco_writer}
+_WRITERS: dict[str, ModuleType] = {
+    "ade20k": ade20k_writer,
+    "cityscapes": cityscapes_writer,
+    "coco": coco_writer,
+}
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
