@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,18 +12,28 @@ from entitybench.commands.console import (
     jobs_option,
     json_option,
     overwrite_option,
+    progress,
     quiet_option,
     say,
+    table,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeVar
+
+    from entitybench.converters.conversion import Summary
+
+    _T = TypeVar("_T")
 
 
 @click.command("convert")
-@click.argument("source")
+@click.argument("source", metavar="SOURCE")
 @click.option(
     "--source",
     "root",
     type=click.Path(path_type=Path),
-    help="The release: its folder or the folder of its archives, or the parent of either.",
+    help="The release: its folder, the folder of its archives, or the parent of either.",
 )
 @click.option(
     "-o",
@@ -33,21 +43,96 @@ from entitybench.commands.console import (
     show_default=True,
     envvar="ENTITYBENCH_DATA",
     show_envvar=True,
-    help="The data root: sets go to <out>/<source>_entity_<split>.",
+    help="The data root; sets go to <out>/<source>_entity_<split>.",
 )
 @click.option("--split", "splits", multiple=True, help="A split; may be repeated.  [default: all]")
-@click.option("--profile", default="raw", show_default=True, help="Named conversion choices.")
+@click.option("--profile", help="Named conversion choices.  [default: the source's first]")
 @jobs_option
 @overwrite_option
 @json_option
 @quiet_option
-def command(source: str, root: Path | None, out: Path, **options: Any) -> int:
-    """Turn a source dataset into entity sets, one per split.
+def command(
+    source: str,
+    root: Path | None,
+    out: Path,
+    splits: tuple[str, ...],
+    profile: str | None,
+    jobs: int,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    r"""Turn a source dataset into entity sets, one per split.
 
     The release is looked up in --source, then in $ENTITYBENCH_SOURCES/SOURCE. It is read where
-    it lies, unpacked or in its official archives. Photographs are optional. Interrupted, the
+    it lies: unpacked, or in its official archives. Photographs are optional. Interrupted, the
     same command resumes; finished, it changes nothing.
-    """
-    from entitybench.converters import convert
 
+    \b
+      entitybench convert coco --source ~/datasets/coco --out data/
+      entitybench convert coco --source ~/downloads --split val -j 8
+    """
+    from entitybench.converters.conversion import convert_source
+
+    def bar(items: Iterable[_T], *, total: int, unit: str, label: str) -> Iterable[_T]:
+        return progress(items, total=total, unit=unit, label=label, quiet=quiet)
+
+    summaries = convert_source(
+        source,
+        root,
+        out,
+        splits=splits or None,
+        profile=profile,
+        jobs=jobs,
+        overwrite=overwrite,
+        progress=bar,
+    )
+    if as_json:
+        emit({"sets": [_as_json(summary) for summary in summaries]})
+    else:
+        click.echo(_table(summaries))
+    for summary in summaries:
+        _remarks(summary, quiet=quiet)
     return 0
+
+
+def _table(summaries: list[Summary]) -> str:
+    head = ["set", "images", "entities", "per image", "crowds", ""]
+    rows = [
+        [
+            s.name,
+            f"{s.images:,}",
+            f"{s.entities:,}",
+            f"{s.entities / s.images:.1f}" if s.images else "–",
+            f"{s.crowds:,}",
+            "already there" if s.already_there else "written",
+        ]
+        for s in summaries
+    ]
+    return table([head, *rows])
+
+
+def _remarks(summary: Summary, *, quiet: bool) -> None:
+    """Say what a user should know before trusting the set."""
+    for warning in summary.warnings:
+        say(f"warning: {summary.name}: {warning}", quiet=quiet)
+    if summary.num_warnings > len(summary.warnings):
+        say(f"and {summary.num_warnings - len(summary.warnings):,} more warnings", quiet=quiet)
+    if summary.release_images and summary.images != summary.release_images:
+        say(
+            f"{summary.name}: {summary.images:,} images; the complete release has "
+            f"{summary.release_images:,}",
+            quiet=quiet,
+        )
+    if summary.photographs_absent:
+        say(
+            f"{summary.name}: {summary.photographs_absent:,} of {summary.images:,} photographs "
+            "are not there; none is needed to score",
+            quiet=quiet,
+        )
+
+
+def _as_json(summary: Summary) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(summary)

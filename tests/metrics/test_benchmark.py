@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from entitybench.cli import main
 from entitybench.entity_map import EntityMap
@@ -32,6 +27,7 @@ from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
 from entitybench.result import read_result
 from entitybench.signature import MetricSignature
+from tests.pycocotools_oracle import coco_results, pycocotools_stats
 
 HOW = Perturbation(0.2, 0.2, 0.2, 1, 0.3)
 
@@ -51,61 +47,6 @@ def make_predictions(path: Path, truth: EntitySet, seed: int = 1, **more: Any) -
         for number, image in enumerate(truth):
             writer.add(image.id, *perturb(image.map, np.random.default_rng([seed, number]), HOW))
     return path
-
-
-def coco_truth(truth: EntitySet) -> dict[str, Any]:
-    """Ground truth as plain COCO, encoded by pycocotools itself."""
-    annotations = []
-    for image in truth:
-        dense = image.map.to_array()
-        for number in range(1, image.map.num_ids + 1):
-            mask = np.asfortranarray(dense == number).astype(np.uint8)
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": int(image.id),
-                    "category_id": 1,
-                    "iscrowd": int(number > image.map.num_entities),
-                    "area": int(mask.sum()),
-                    "bbox": [0, 0, 1, 1],
-                    "segmentation": coco_mask.encode(mask),
-                }
-            )
-    return {
-        "images": [{"id": int(r.id), "width": r.width, "height": r.height} for r in truth.rows()],
-        "annotations": annotations,
-        "categories": [{"id": 1, "name": "entity"}],
-    }
-
-
-def coco_results(predictions: EntitySet) -> list[dict[str, Any]]:
-    results = []
-    for image in predictions:
-        dense, scores = image.map.to_array(), image.scores
-        assert scores is not None
-        for number, score in enumerate(scores.tolist(), start=1):
-            rle = coco_mask.encode(np.asfortranarray(dense == number).astype(np.uint8))
-            results.append(
-                {
-                    "image_id": int(image.id),
-                    "category_id": 1,
-                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
-                    "score": score,
-                }
-            )
-    return results
-
-
-def pycocotools_stats(truth: EntitySet, results: list[dict[str, Any]]) -> NDArray[np.float64]:
-    with redirect_stdout(io.StringIO()):
-        ground = COCO()
-        ground.dataset = coco_truth(truth)
-        ground.createIndex()
-        run = COCOeval(ground, ground.loadRes(results), "segm")
-        run.evaluate()
-        run.accumulate()
-        run.summarize()
-    return np.asarray(run.stats)
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""Each command in the README and the guides runs, as it is written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from entitybench.cli import main
+from entitybench.converters.worlds import make_world
+from entitybench.entity_writer import EntityWriter
+from entitybench.perturbation import Perturbation, perturb
+from entitybench.registry import open_entity_set
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BY_CI = ("python3 -m venv",)  # the two set-up commands, which .ci/run runs in full
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
+
+
+def commands(path: Path) -> list[str]:
+    """Every line of the shell blocks, joined where a backslash continues it."""
+    lines = "\n".join(blocks(path, "sh")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith(("#", *BY_CI))]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a COCO release (a generated one), and predictions to score."""
+    make_world(tmp_path / "datasets" / "coco", "coco", train=2, val=3, size=64, seed=0)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["convert", "coco", "--source", "~/datasets/coco".replace("~", str(tmp_path))]) == 0
+    truth = open_entity_set("coco_entity_val")
+    with EntityWriter("preds/coco_entity_val", model="mine") as writer:
+        for number, image in enumerate(truth):
+            rng = np.random.default_rng(number)
+            writer.add(image.id, *perturb(image.map, rng, Perturbation()))
+    return tmp_path
+
+
+def arguments(line: str, home: Path) -> list[str]:
+    """Split a line as a shell would, but for what the generated release names otherwise."""
+    first = open_entity_set("coco_entity_val").ids[0]
+    words = shlex.split(line, comments=True)[1:]
+    return [w.replace("~", str(home)).replace("000000000139", first) for w in words]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_the_commands_of_a_guide_run(guide: Path, workplace: Path) -> None:
+    for line in commands(guide):
+        assert line.startswith("entitybench "), f"{guide.name}: who runs `{line}`?"
+        assert main(arguments(line, workplace)) == 0, line
+
+
+@pytest.mark.parametrize("guide", [ROOT / "README.md", ROOT / "docs" / "entity-format.md"])
+def test_ten_lines_write_predictions(guide: Path, workplace: Path) -> None:
+    def predict(file_name: str) -> tuple[np.ndarray, list[float]]:
+        assert file_name.endswith(".jpg")
+        return np.array([[1, 1, 2], [0, 2, 2]]), [0.9, 0.5]
+
+    (block,) = (b for b in blocks(guide, "python") if "EntityWriter" in b)
+    exec(compile(block, str(guide), "exec"), {"predict": predict})
+    written = open_entity_set("preds/mine/coco_entity_val")
+    assert written.ids == open_entity_set("coco_entity_val").ids
+    assert written.header.model is not None
+    assert written.header.model.name == "mine"
+
+
+def test_the_format_page_reads_a_map_as_it_says(workplace: Path) -> None:
+    import PIL.Image
+
+    truth = open_entity_set("coco_entity_val")
+    (line,) = blocks(ROOT / "docs" / "entity-format.md", "python")[0].splitlines()
+    line = line.replace("000000000139", truth.ids[0]).replace('"maps', f'"{truth.path}/maps')
+    names = {"numpy": np, "PIL": SimpleNamespace(Image=PIL.Image)}
+    exec(line, names)
+    assert np.array_equal(np.asarray(names["ids"]), truth[truth.ids[0]].map.to_array())
+
+
+def test_the_readme_links_to_files_that_are_there() -> None:
+    for guide in GUIDES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", guide.read_text(encoding="utf-8")):
+            assert (guide.parent / target).exists(), f"{guide.name} links to {target}"
