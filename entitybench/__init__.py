@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from entitybench.converters import convert
+    from entitybench.converters.conversion import convert_source as convert
     from entitybench.entity_writer import EntityWriter
     from entitybench.metrics.benchmark import evaluate
     from entitybench.registry import open_entity_set
@@ -17,10 +17,10 @@ __all__ = ["EntityWriter", "__version__", "convert", "evaluate", "open_entity_se
 __version__ = "0.1.0"
 
 _HOME = {
-    "EntityWriter": "entitybench.entity_writer",
-    "convert": "entitybench.converters",
-    "evaluate": "entitybench.metrics.benchmark",
-    "open_entity_set": "entitybench.registry",
+    "EntityWriter": ("entitybench.entity_writer", "EntityWriter"),
+    "convert": ("entitybench.converters.conversion", "convert_source"),
+    "evaluate": ("entitybench.metrics.benchmark", "evaluate"),
+    "open_entity_set": ("entitybench.registry", "open_entity_set"),
 }
 
 
@@ -28,4 +28,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         msg = f"module 'entitybench' has no attribute {name!r}"
         raise AttributeError(msg)
-    return getattr(import_module(_HOME[name]), name)
+    module, attribute = _HOME[name]
+    return getattr(import_module(module), attribute)

@@ -26,6 +26,7 @@ VERBS = {
     "list": "List entity sets, or describe one.",
     "export": "Write an entity set in COCO's formats.",
     "show": "Draw one image: photograph, truth, prediction, errors.",
+    "worlds": "Generate small complete datasets in the original formats.",
     "demo": "Run the whole path on generated scenes, with no data and no GPU.",
 }
 

@@ -22,7 +22,8 @@ BY_CI = ("python3 -m venv",)  # the two set-up commands, which .ci/run runs in f
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M)
+    fence = re.compile(rf"^```{language}\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    return fence.findall(path.read_text(encoding="utf-8"))
 
 
 def commands(path: Path) -> list[str]:

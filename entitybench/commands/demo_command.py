@@ -36,7 +36,7 @@ def command(out: Path, jobs: int, as_json: bool, quiet: bool) -> int:
     Shows that everything works; it measures no model.
     """
     from entitybench.commands.eval_command import save, score_table
-    from entitybench.converters import convert
+    from entitybench.converters.conversion import convert_source
     from entitybench.converters.worlds import make_world
     from entitybench.metrics.benchmark import evaluate
     from entitybench.perturbation import Perturbation
@@ -50,7 +50,7 @@ def command(out: Path, jobs: int, as_json: bool, quiet: bool) -> int:
     say(f"1. {SCENES} generated scenes, in COCO's format: {source}", quiet=quiet)
     make_world(source, "coco", train=0, val=SCENES, size=SIZE, seed=SEED, jobs=jobs)
     say(f"2. converted into an entity set: {data}", quiet=quiet)
-    convert("coco", source, data, splits=["val"], jobs=jobs)
+    convert_source("coco", source, data, splits=["val"], jobs=jobs)
     truth = open_entity_set("coco_entity_val", data)
     results = []
     say(f"3. two stand-ins for a model (the truth, spoiled): {out / 'preds'}", quiet=quiet)
