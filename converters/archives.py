@@ -20,6 +20,7 @@ import re
 import stat
 import struct
 import tarfile
+import weakref
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -243,7 +244,9 @@ class _ZipArchive(Archive):
     """A zip. Its table is walked by size: a 16-bit count of members may have wrapped."""
 
     def __init__(self, place: ArchivePlace) -> None:
-        self._zip = zipfile.ZipFile(_open_bytes(place) if place.inside else place.path)
+        file = _open_bytes(place)
+        weakref.finalize(self, file.close)  # a ZipFile closes a path, but not a file
+        self._zip = zipfile.ZipFile(file)
         self._infos = dict(_admitted(place, map(_zip_member, self._zip.infolist())))
         super().__init__(place, {name: info.file_size for name, info in self._infos.items()})
 
@@ -256,26 +259,29 @@ class _ZipArchive(Archive):
 
     def open_seekable(self, name: str) -> IO[bytes]:
         info = self._infos[name]
+        kinds = {zipfile.ZIP_STORED: _Slice, zipfile.ZIP_DEFLATED: _Inflated}
+        if info.compress_type not in kinds or info.flag_bits & _ENCRYPTED:
+            msg = "an archive inside an archive must be stored or deflated, and not encrypted"
+            raise self.fault(name, msg)
         outer = _open_bytes(self.place)
-        start = _content_start(outer, info)
-        if start and info.compress_type == zipfile.ZIP_STORED:
-            return io.BufferedReader(_Slice(outer, start, info.file_size))
-        if start and info.compress_type == zipfile.ZIP_DEFLATED:
-            return io.BufferedReader(_Inflated(outer, start, info.file_size))
-        outer.close()
-        msg = "an archive inside an archive must be stored or deflated, and not encrypted"
-        raise self.fault(name, msg)
+        try:
+            start = _content_start(outer, info)
+        except (OSError, ValueError, struct.error) as error:
+            outer.close()
+            msg = f"its archive is damaged ({error})"
+            raise self.fault(name, msg) from error
+        return io.BufferedReader(kinds[info.compress_type](outer, start, info.file_size))
 
 
-def _content_start(outer: IO[bytes], info: zipfile.ZipInfo) -> int | None:
+def _content_start(outer: IO[bytes], info: zipfile.ZipInfo) -> int:
     """Return where a member's content begins: its local header may be longer than its entry."""
     outer.seek(info.header_offset)
-    header = outer.read(_LOCAL_HEADER.size)
-    if len(header) < _LOCAL_HEADER.size or info.flag_bits & _ENCRYPTED:
-        return None
-    signature, *lengths = _LOCAL_HEADER.unpack(header)
-    start = info.header_offset + len(header) + sum(lengths)
-    return start if signature == _LOCAL_SIGNATURE else None
+    header: tuple[bytes, int, int] = _LOCAL_HEADER.unpack(outer.read(_LOCAL_HEADER.size))
+    signature, name_length, extra_length = header
+    if signature != _LOCAL_SIGNATURE:
+        msg = "no local header"
+        raise ValueError(msg)
+    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
 
 
 def _zip_member(info: zipfile.ZipInfo) -> tuple[str, _Kind, zipfile.ZipInfo]:

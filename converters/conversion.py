@@ -29,7 +29,7 @@ from entitybench.converters.source import (
 from entitybench.converters.source_tree import SourceTree
 from entitybench.entity_set import open_path
 from entitybench.entity_writer import EntityWriter
-from entitybench.errors import ConflictError, FormatError, UnknownNameError
+from entitybench.errors import ConflictError, FormatError, MissingDataError, UnknownNameError
 from entitybench.parallel import ordered_map
 
 SHOWN_WARNINGS = 20
@@ -151,8 +151,8 @@ def convert_source(
     engine = _Engine(
         source, Path(out), chosen, jobs, executor, part, overwrite, progress or _silent
     )
-    tree, found = locate(source, root)
     try:
+        tree, found = locate(source, root)
         plans = [
             (split, plan)
             for split in wanted_splits(source, tree, found, splits)
@@ -203,7 +203,7 @@ class _Engine:
 
     def convert(self, split: str, plan: SetPlan[Any]) -> Summary:
         images = in_id_order(plan.images)
-        _refuse_twins([image.id for image in images], plan)
+        _check_plan([image.id for image in images], plan)
         tasks = _tasks(images if self.shard is None else self.shard.of(images), plan)
         path = self.out / self._name(split, plan)
         with self._writer(path, split, plan) as writer:
@@ -216,10 +216,8 @@ class _Engine:
         profile = str(self.options["profile"])
         words = [plan.stem or self.source.name.replace("-", "_"), "entity", split, plan.suffix]
         words += [profile] * (profile != self.source.profiles[0])
-        name = "_".join(filter(None, words))
-        return (
-            name if self.shard is None else f"{name}.part-{self.shard.index}-of-{self.shard.count}"
-        )
+        name, shard = "_".join(filter(None, words)), self.shard
+        return f"{name}.part-{shard.index}-of-{shard.count}" if shard else name
 
     def _writer(self, path: Path, split: str, plan: SetPlan[Any]) -> EntityWriter:
         return EntityWriter(
@@ -288,7 +286,10 @@ def _tasks(images: Sequence[ImageT], plan: SetPlan[ImageT]) -> list[_Task]:
     ]
 
 
-def _refuse_twins(ids: Sequence[str], plan: SetPlan[Any]) -> None:
+def _check_plan(ids: Sequence[str], plan: SetPlan[Any]) -> None:
+    if not ids:
+        msg = "the split has no images"
+        raise MissingDataError(msg, where=str(plan.tree))
     twice = [image_id for image_id, following in pairwise(ids) if image_id == following]
     if twice:
         msg = f"{len(twice):,} image ids are there twice"

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
+from entitybench.converters.archives import plain_name
 from entitybench.converters.source import ConvertedImage, SetPlan, SourceImage
 from entitybench.converters.source_tree import SourceTree
 from entitybench.errors import FormatError, MissingDataError
@@ -79,7 +80,7 @@ def plan_panoptic(
             PanopticImage(
                 id=PurePosixPath(entry.file_name).stem,
                 file_name=file_name(entry.file_name),
-                shape=_shape(entry, place),
+                shape=(entry.height or 0, entry.width or 0),
                 folder=folder,
                 annotation=annotation,
             )
@@ -126,6 +127,8 @@ def _check_categories(table: PanopticTable, place: str) -> None:
 
 def _entries(table: PanopticTable, place: str) -> list[ImageEntry]:
     """Return the entry in `images` of each annotation: joined by id, not by position."""
+    for index, entry in enumerate(table.images):
+        _check_entry(entry, f"{place}: $.images[{index}] (image {entry.id})")
     _refuse_twins((image.id for image in table.images), "image id {} is listed twice", place)
     _refuse_twins((a.file_name for a in table.annotations), "PNG `{}` is listed twice", place)
     images = {image.id: image for image in table.images}
@@ -153,16 +156,17 @@ def _refuse_twins(values: Iterable[_T], what: str, place: str) -> None:
         raise FormatError(msg, where=place)
 
 
-def _shape(entry: ImageEntry, place: str) -> tuple[int, int]:
-    where = f"{place}: image {entry.id}"
+def _check_entry(entry: ImageEntry, where: str) -> None:
     if not (entry.width and entry.height and entry.width > 0 and entry.height > 0):
         msg = "an image has no size"
         raise FormatError(msg, where=where)
-    name = PurePosixPath(entry.file_name)
-    if name.is_absolute() or ".." in name.parts or not name.stem or "\\" in entry.file_name:
-        msg = f"file name {entry.file_name!r} is not a plain name inside its folder"
+    try:
+        plain = plain_name(entry.file_name)
+    except FormatError as error:
+        raise error.at(where) from error
+    if not plain:
+        msg = "an image has no file name"
         raise FormatError(msg, where=where)
-    return entry.height, entry.width
 
 
 def _png_folder(tree: SourceTree, table: PanopticTable, candidates: Sequence[str]) -> str:

@@ -45,6 +45,14 @@ class _Mount:
             return None
         return rest[1:]
 
+    def names_below(self, folder: str) -> Iterator[str]:
+        """Yield the tree's names of the members below one of its folders."""
+        top = f"{self.folder}/" if self.folder else ""
+        start = f"{folder}/" if folder else ""
+        if start.startswith(top) or top.startswith(start):
+            names = (top + name for name in open_archive(self.place).sizes)
+            yield from (name for name in names if name.startswith(start))
+
 
 @dataclass(frozen=True, slots=True)
 class SourceTree:
@@ -133,17 +141,11 @@ class SourceTree:
     def names(self, folder: str = "", *, suffix: str = "") -> list[str]:
         """Return the names of all files below a folder, in order, without litter."""
         full = self._full(folder)
-        found = {name for name in self._walk(full) if name.endswith(suffix) and not is_junk(name)}
-        for archive, inside in self._archives(full):
-            start = f"{inside}/" * bool(inside)
-            prefix = f"{full}/" * bool(full)
-            found |= {
-                prefix + name.removeprefix(start)
-                for name in archive.sizes
-                if name.startswith(start) and name.endswith(suffix)
-            }
+        found = {name for name in self._walk(full) if not is_junk(name)}
+        for mount in self.mounts:
+            found.update(mount.names_below(full))
         length = len(self.base) + 1 if self.base else 0
-        return sorted(name[length:] for name in found)
+        return sorted(name[length:] for name in found if name.endswith(suffix))
 
     def read(self, name: str, limit: int = MOST_BYTES) -> bytes:
         """Return the bytes of a file.
@@ -183,11 +185,11 @@ class SourceTree:
     def place(self, name: str) -> str:
         """Return where a file or folder is, or would be, for a message."""
         full = self._full(name)
-        if self._on_disk(full) is None:
+        if full and self._on_disk(full) is None:
             for archive, inside in self._archives(full):
                 if inside in archive.sizes or inside in archive.folders:
                     return f"{archive.place}{MEMBER}{inside}".removesuffix(MEMBER)
-        return str(self.root / full) if full else str(self.root)
+        return str(self.root / full)
 
     def location(self, folder: str) -> str | None:
         """Return where the files of a folder are, as `local.json` says it.
