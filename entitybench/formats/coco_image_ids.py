@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from entitybench.formats.image_ids import ImageId
+from entitybench.formats.image_ids import ImageId, is_decimal
+
+_LARGEST = 2**53  # the numbers that every JSON reader keeps exactly
 
 
 def coco_ids(image_ids: Collection[str]) -> Callable[[str], ImageId]:
@@ -18,7 +20,8 @@ def coco_ids(image_ids: Collection[str]) -> Callable[[str], ImageId]:
     >>> coco_ids(["1", "01"])("01")
     '01'
     """
-    decimal = all(stem.isascii() and stem.isdigit() for stem in image_ids)
-    if decimal and len({int(stem) for stem in image_ids}) == len(image_ids):
-        return int
-    return str
+    if not all(is_decimal(stem) for stem in image_ids):
+        return str
+    values = {int(stem) for stem in image_ids}
+    distinct = len(values) == len(image_ids)
+    return int if distinct and max(values, default=0) < _LARGEST else str

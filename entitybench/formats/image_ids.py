@@ -26,7 +26,7 @@ class ImageIds:
         self._known = frozenset(known)
         self._by_value: dict[int, list[str]] = {}
         for stem in sorted(self._known):
-            if _is_decimal(stem):
+            if is_decimal(stem):
                 self._by_value.setdefault(int(stem), []).append(stem)
 
     def find(self, image_id: ImageId, stem: str = "") -> str | None:
@@ -50,7 +50,7 @@ class ImageIds:
         return by_value
 
     def _of_value(self, image_id: ImageId) -> str | None:
-        if isinstance(image_id, str) and not _is_decimal(image_id):
+        if isinstance(image_id, str) and not is_decimal(image_id):
             return None
         stems = self._by_value.get(int(image_id), [])
         if len(stems) > 1:
@@ -72,5 +72,6 @@ class ImageIds:
         )
 
 
-def _is_decimal(text: str) -> bool:
+def is_decimal(text: str) -> bool:
+    """Tell whether an id is a number in decimal digits, and not an absurdly long one."""
     return text.isascii() and text.isdigit() and len(text) <= 40

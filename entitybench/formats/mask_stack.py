@@ -196,8 +196,8 @@ def _blocks(masks: NpyStream) -> Iterator[tuple[NDArray[Any], NDArray[np.float64
     """Yield a few masks at a time, with scores of zero."""
     count, height, width = masks.shape
     at_once = max(1, _AT_ONCE // (height * width))
-    for _ in range(0, count, at_once):
-        block = masks.read(at_once)
+    for begin in range(0, count, at_once):
+        block = masks.read(min(at_once, count - begin))
         if block.dtype == bool:
             block = block.view(np.uint8)  # a damaged file may hold bytes beyond 0 and 1
         yield block, np.zeros(len(block))

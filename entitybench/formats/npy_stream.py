@@ -29,24 +29,42 @@ class NpyStream:
     Attributes:
         shape: The array's shape.
         dtype: Its type; never of objects.
-        file: What remains to be read, in C order.
+        fortran: Whether the first axis changes fastest.
+        file: What remains to be read.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    fortran: bool
     file: IO[bytes]
 
     def read(self, rows: int) -> NDArray[Any]:
-        """Return the next rows along the first axis: `(rows, …)`, fewer at the end."""
-        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
-        data = self.file.read(rows * row_bytes)
-        count = len(data) // row_bytes if row_bytes else 0
-        return np.frombuffer(data, dtype=self.dtype).reshape(count, *self.shape[1:])
+        """Return the next rows along the first axis: `(rows, …)`.
+
+        Raises:
+            FormatError: The array is stored in Fortran order, so that rows are not together.
+            EOFError: There are fewer.
+        """
+        if self.fortran:
+            msg = "the array is stored in Fortran order"
+            raise FormatError(msg, hint="save `np.ascontiguousarray(array)`")
+        return self._take((rows, *self.shape[1:]))
 
     def read_all(self) -> NDArray[Any]:
-        """Return the whole array."""
-        data = self.file.read(math.prod(self.shape) * self.dtype.itemsize)
-        return np.frombuffer(data, dtype=self.dtype).reshape(self.shape)
+        """Return the whole array.
+
+        Raises:
+            EOFError: There is less.
+        """
+        return self._take(self.shape[::-1]).T if self.fortran else self._take(self.shape)
+
+    def _take(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        size = math.prod(shape) * self.dtype.itemsize
+        data = self.file.read(size)
+        if len(data) < size:
+            msg = "the array ends early"
+            raise EOFError(msg)
+        return np.frombuffer(data, dtype=self.dtype).reshape(shape)
 
 
 def open_npy(file: IO[bytes], size: int) -> NpyStream:
@@ -57,7 +75,7 @@ def open_npy(file: IO[bytes], size: int) -> NpyStream:
         size: Its size in bytes.
 
     Raises:
-        FormatError: Objects, Fortran order, or another size than the header promises.
+        FormatError: Objects, or another size than the header promises.
         ValueError: Not an `.npy` file.
     """
     version = npy.read_magic(file)
@@ -68,14 +86,11 @@ def open_npy(file: IO[bytes], size: int) -> NpyStream:
     if dtype.hasobject:
         msg = "the array holds Python objects, which are never unpickled"
         raise FormatError(msg)
-    if fortran and len(shape) > 1:
-        msg = "the array is stored in Fortran order"
-        raise FormatError(msg, hint="save `np.ascontiguousarray(array)`")
     promised = file.tell() + math.prod(shape) * dtype.itemsize
     if promised != size:
         msg = f"the array's header promises {promised:,} bytes, the file has {size:,}"
         raise FormatError(msg)
-    return NpyStream(tuple(shape), dtype, file)
+    return NpyStream(tuple(shape), dtype, fortran and len(shape) > 1, file)
 
 
 @contextmanager
