@@ -1,4 +1,4 @@
-"""The readers' part of the traps that evaluators fall into (docs: one name per trap).
+"""The readers' part of the traps that evaluators fall into, one test or more for each.
 
 Each trap is one on which published evaluators disagree, hang, or silently give another number.
 """

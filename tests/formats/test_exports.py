@@ -268,20 +268,19 @@ def test_a_failed_export_leaves_nothing_and_keeps_what_was_there(
     assert not [p for p in (tmp_path / "fresh").rglob("*") if p.is_file()]
 
 
-def test_only_one_map_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each map's annotation is on its way to the file before the next map is read."""
+def test_images_are_written_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each PNG is on disk before the next map is read."""
     truth = write_truth(tmp_path / "truth")
-    events: list[str] = []
+    there: list[int] = []
     encode: Callable[[EntityMap], bytes] = coco_panoptic_export.encode_panoptic_png
 
     def noted(entity_map: EntityMap) -> bytes:
-        temporary = tmp_path / "out" / "annotations" / "panoptic_truth.json.tmp"
-        events.append(str(temporary.exists()))
+        there.append(len(list((tmp_path / "out").rglob("*.png"))))
         return encode(entity_map)
 
     monkeypatch.setattr(coco_panoptic_export, "encode_panoptic_png", noted)
     write_coco_panoptic(truth, tmp_path / "out")
-    assert events == ["True"] * 3
+    assert there == [0, 1, 2]
 
 
 def test_real_truth_exported_again_is_the_original_partition(
