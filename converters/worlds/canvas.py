@@ -86,11 +86,10 @@ class Strokes:
     def add(self, material: Material, box: Box, haze: RGB, far: float) -> None:
         """Append the looks of a stroke whose distance takes a share of the haze."""
         colour, near = mix(material.colour, haze, far), 1 - far
-        tint = material.colour
+        tint, reach = material.colour, material.contrast * near
         if material.other is not None:
             a, b = material.colour, material.other
             tint = (b[0] - a[0], b[1] - a[1], b[2] - a[2])
-        reach = material.contrast * near
         self.colours.append((*colour, tint[0] * reach, tint[1] * reach, tint[2] * reach))
         x0, y0, x1, y1 = box
         wide, high = max(x1 - x0, 1e-3), max(y1 - y0, 1e-3)
@@ -150,16 +149,21 @@ class Canvas:
         """Put a material where the patch is, in front of all that is there."""
         if patch is None:
             return
-        number, side = len(self.strokes.owners), self.bank.shape[1] - 1
+        number = len(self.strokes.owners)
         self.strokes.owners.append(element)
         self.strokes.add(material, patch.box, self.haze, haze)
-        offset = (self._dice.whole(0, side), self._dice.whole(0, side))
-        self.strokes.surfaces.append((TEXTURES[material.texture], *offset, material.recedes))
+        self.strokes.surfaces.append(self._surface(material))
         window = self.numbers[patch.rows, patch.cols]
         if patch.mask is None:
             window[...] = number
         else:
             window[patch.mask] = number
+
+    def _surface(self, material: Material) -> tuple[int, int, int, bool]:
+        if not material.contrast:
+            return 0, 0, 0, False
+        offset = self._dice.whole(0, self.bank.shape[1] - 1), self._dice.whole(0, 255)
+        return TEXTURES[material.texture], *offset, material.recedes
 
     def shade(self, patch: Patch | None) -> None:
         """Cast a shadow on what is there: its pixels darken, its labels stay."""
@@ -229,17 +233,22 @@ class Canvas:
             return None
         k = self.scale
         turn = 1.0 if _signed_area(corners) > 0 else -1.0
-        y = self._ys[patch.rows] / np.float32(k)
-        left, right = np.full_like(y, -np.inf), np.full_like(y, np.inf)
+        x, y = self._xs[:, patch.cols], self._ys[patch.rows]
+        left: Floats | None = None
+        right: Floats | None = None
         for (ax, ay), (bx, by) in zip(corners, [*corners[1:], corners[0]], strict=True):
-            if by != ay:
-                edge = ax + (y - np.float32(ay)) * np.float32((bx - ax) / (by - ay))
-                if turn * (by - ay) > 0:
-                    np.minimum(right, edge, out=right)
-                else:
-                    np.maximum(left, edge, out=left)
-        x = self._xs[:, patch.cols]
-        return patch.only((x >= left * k) & (x <= right * k))
+            if by == ay:
+                continue
+            slope = (bx - ax) / (by - ay)
+            edge = y * np.float32(slope)
+            edge += np.float32((ax - slope * ay) * k)
+            if turn * (by - ay) > 0:
+                right = edge if right is None else np.minimum(right, edge)
+            else:
+                left = edge if left is None else np.maximum(left, edge)
+        if left is None or right is None:
+            return None
+        return patch.only((x >= left) & (x <= right))
 
     def line(self, ax: float, ay: float, bx: float, by: float, wide: float) -> Patch | None:
         """Return a straight bar from one point to another."""

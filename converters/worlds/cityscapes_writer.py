@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from entitybench.converters.worlds.archives import pack_zip
 from entitybench.converters.worlds.dice import Dice
-from entitybench.converters.worlds.files import boxes_of, save_labels, write_json
+from entitybench.converters.worlds.files import boxes_of, save_labels, save_lossless, write_json
 from entitybench.converters.worlds.scene import Scene
 from entitybench.converters.worlds.vocabulary import CATEGORIES
 
@@ -70,7 +70,7 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
     """Write the photograph and the four label files of one scene."""
     name = stem(split, index)
     city = name.split("_", 1)[0]
-    save_labels(scene.image, root / _IMAGES / split / city / f"{name}_{_IMAGES}.png")
+    save_lossless(scene.image, root / _IMAGES / split / city / f"{name}_{_IMAGES}.png")
     fine = root / _FINE / split / city
     save_labels(_instance_ids(scene, index), fine / f"{name}_{_FINE}_instanceIds.png")
     save_labels(scene.classes, fine / f"{name}_{_FINE}_labelIds.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -86,6 +87,14 @@ def save_picture(picture: Image.Image, path: Path) -> None:
 def save_labels(labels: NDArray[np.generic], path: Path) -> None:
     """Write `(H, W)` uint8 or uint16 labels, or `(H, W, 3|4)` uint8 colours, as PNG."""
     save_picture(Image.fromarray(labels), path)
+
+
+def save_lossless(photograph: NDArray[np.uint8], path: Path) -> None:
+    """Write an `(H, W, 3)` uint8 photograph as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # sensor noise repeats nothing: looking for repeats takes twice the time and saves no byte
+    picture = Image.fromarray(photograph)
+    picture.save(path, format="PNG", compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
 
 
 def save_photograph(scene: Scene, path: Path, *, quality: int) -> None:

@@ -52,7 +52,7 @@ def _row_of_houses(stage: Stage, way: int, kerb: float) -> None:
     vanish, eye = stage.canvas.horizon
     room = vanish if way < 0 else stage.width - vanish
     steps = [1.7 * room / kerb]
-    while steps[-1] > 0.045:
+    while steps[-1] > 0.07:
         steps.append(steps[-1] * stage.dice.between(0.42, 0.68))
     for near, far in reversed(list(pairwise(steps))):
         tall = stage.dice.between(2.2, 5.5)
