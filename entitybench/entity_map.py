@@ -8,6 +8,7 @@ in proportion to the runs and not to the pixels.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -286,7 +287,7 @@ def _new_ids(
     """Map each present id to its place in the list, counted from 1; void to 0."""
     place = {int(source): new for new, source in enumerate(listed, start=1)}
     if len(place) < len(listed):
-        twice = sorted({int(i) for i in listed if list(listed).count(i) > 1})
+        twice = sorted(int(i) for i, count in Counter(listed).items() if count > 1)
         msg = f"ids listed twice: {_shown(twice)}"
         raise FormatError(msg)
     unlisted = [int(v) for v in present if int(v) not in place]

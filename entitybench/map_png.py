@@ -16,6 +16,7 @@ from PIL import Image
 
 from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError
+from entitybench.png import open_png
 
 MAX_IDS = 65_535
 _GOLDEN = 0.6180339887498949  # successive hues are as far apart as they can be
@@ -69,22 +70,7 @@ def decode_ids(png: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | NDArra
     Raises:
         FormatError: Not a PNG, truncated, of another size or of another mode.
     """
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            return _ids_of(image, shape)
-    except (OSError, SyntaxError, ValueError) as error:
-        msg = f"not a readable PNG ({error})"
-        raise FormatError(msg) from error
-
-
-def _ids_of(image: Image.Image, shape: tuple[int, int]) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    if image.size != (shape[1], shape[0]):
-        width, height = image.size
-        msg = f"the map is {width}×{height}, the image is {shape[1]}×{shape[0]}"
-        raise FormatError(msg)
-    if image.mode not in ("P", "I;16"):
-        msg = f"the map has mode {image.mode}, expected 8-bit palette or 16-bit gray"
-        raise FormatError(msg)
+    image = open_png(png, shape, ("P", "I;16"), "8-bit palette or 16-bit gray")
     return np.asarray(image)
 
 

@@ -7,8 +7,6 @@ the list does not claim it.
 
 from __future__ import annotations
 
-import io
-import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +14,6 @@ from pathlib import Path, PurePosixPath
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from entitybench.entity_map import EntityMap
 from entitybench.entity_set import Category, Provenance
@@ -30,6 +27,7 @@ from entitybench.formats.missing_score import (
     score_rule,
 )
 from entitybench.formats.predictions import ImageSize, Predictions, ScoredMap, refuse_absent
+from entitybench.png import open_png
 
 MAX_ID = 2**24 - 1
 
@@ -146,29 +144,13 @@ def read_panoptic_png(
         msg = f"no file `{png!s}`"
         raise MissingDataError(msg) from error
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            _check_image(image, shape, place)
-            image.verify()  # the checksums, which decoding alone ignores
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            # four bytes a pixel, so that a pixel is one little-endian number
-            pixels = np.frombuffer(image.tobytes("raw", "RGBX"), dtype="<u4")
-            ids = (pixels & np.uint32(MAX_ID)).astype(np.uint32, copy=False)
-            return ids.reshape(image.height, image.width)
-    except UnidentifiedImageError as error:  # its own text holds a memory address
-        msg = "not a PNG"
-        raise FormatError(msg, where=place) from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        msg = f"not a readable PNG ({error})"
-        raise FormatError(msg, where=place) from error
-
-
-def _check_image(image: Image.Image, shape: tuple[int, int] | None, place: str) -> None:
-    if shape is not None and (image.height, image.width) != tuple(shape):
-        msg = f"the PNG is {image.width}×{image.height}, the image is {shape[1]}×{shape[0]}"
-        raise FormatError(msg, where=place)
-    if image.mode != "RGB":
-        msg = f"the PNG has mode {image.mode}, a panoptic PNG is 8-bit RGB without alpha"
-        raise FormatError(msg, where=place)
+        image = open_png(data, shape, ("RGB",), "8-bit RGB without alpha")
+    except FormatError as error:
+        raise (error.at(place) if place else error) from error
+    # four bytes a pixel, so that a pixel is one little-endian number
+    pixels = np.frombuffer(image.tobytes("raw", "RGBX"), dtype="<u4")
+    ids = (pixels & np.uint32(MAX_ID)).astype(np.uint32, copy=False)
+    return ids.reshape(image.height, image.width)
 
 
 # --- ground truth ----------------------------------------------------------------

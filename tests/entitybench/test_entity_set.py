@@ -394,7 +394,7 @@ def gray_map(png: bytes) -> bytes:
     ("change", "message"),
     [
         (lambda png: png[: len(png) // 2], "not a readable PNG"),
-        (lambda png: b"GIF89a" + png, "not a readable PNG"),
+        (lambda png: b"GIF89a" + png, "not a PNG"),
         (gray_map, "mode RGB"),
     ],
     ids=["truncated", "another format", "another mode"],
@@ -444,7 +444,7 @@ def lost_entity(truth: EntitySet) -> None:
         (swap_maps, "image 0000: entity 1: area is"),
         (stray_file, "`maps/stray.png` belongs to no image"),
         (double_line, "image 0000: listed twice"),
-        (wrong_size, "the map is 23×17, the image is 24×17"),
+        (wrong_size, "the PNG is 23×17, the image is 24×17"),
         (lost_entity, "image 0000: ids are not 1…5 in order"),
         (lambda t: edit_header(t, num_images=5), "num_images is 5, the table has 4"),
         (lambda t: edit_header(t, num_entities=1), "num_entities is 1, the table has 20"),
@@ -519,3 +519,15 @@ def test_the_table_is_streamed(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4e6
+
+
+def test_a_flipped_byte_in_a_map_is_noticed(truth: EntitySet) -> None:
+    """Decoding alone ignores the checksums: ids would change in silence."""
+    path = truth.path / "maps" / "0002.png"
+    png = bytearray(path.read_bytes())
+    for position in range(png.index(b"IDAT") + 6, png.index(b"IEND") - 8, 7):
+        damaged = png.copy()
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError, match=r"maps|PNG"):
+            _ = truth["0002"].map

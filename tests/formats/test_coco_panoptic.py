@@ -69,7 +69,7 @@ def test_a_png_may_be_a_file(tmp_path: Path, panoptic_png: Png) -> None:
 def test_other_modes_are_refused_by_name(mode: str) -> None:
     file = io.BytesIO()
     Image.new(mode, (3, 2)).save(file, "PNG")
-    with pytest.raises(FormatError, match=f"mode {mode}, a panoptic PNG is 8-bit RGB"):
+    with pytest.raises(FormatError, match=f"mode {mode}, expected 8-bit RGB"):
         read_panoptic_png(file.getvalue())
 
 
