@@ -292,7 +292,7 @@ def _check_plan(ids: Sequence[str], plan: SetPlan[Any]) -> None:
         raise MissingDataError(msg, where=str(plan.tree))
     twice = [image_id for image_id, following in pairwise(ids) if image_id == following]
     if twice:
-        msg = f"{len(twice):,} image ids are there twice"
+        msg = f"image ids that are there twice: {len(twice):,}"
         raise FormatError(msg, where=[f"{plan.tree}: image {image_id}" for image_id in twice])
 
 

@@ -134,12 +134,12 @@ def _entries(table: PanopticTable, place: str) -> list[ImageEntry]:
     images = {image.id: image for image in table.images}
     unknown = [a.image_id for a in table.annotations if a.image_id not in images]
     if unknown:
-        msg = f"{len(unknown):,} annotations are of images that the table does not list"
+        msg = f"annotations of images that the table does not list: {len(unknown):,}"
         raise FormatError(msg, where=_images_at(place, unknown))
     annotated = {annotation.image_id for annotation in table.annotations}
     bare = [image.id for image in table.images if image.id not in annotated]
     if bare:
-        msg = f"{len(bare):,} of {len(images):,} images have no annotation"
+        msg = f"images without an annotation: {len(bare):,} of {len(images):,}"
         raise MissingDataError(msg, where=_images_at(place, bare))
     return [images[annotation.image_id] for annotation in table.annotations]
 
@@ -179,12 +179,12 @@ def _png_folder(tree: SourceTree, table: PanopticTable, candidates: Sequence[str
     folder = max(candidates, key=lambda candidate: len(there[candidate] & expected))
     missing = sorted(expected - there[folder])
     if missing:
-        msg = f"{len(missing):,} of {len(expected):,} PNGs are missing"
+        msg = f"PNGs that are missing: {len(missing):,} of {len(expected):,}"
         places = [tree.place(f"{folder}/{name}") for name in missing]
         raise MissingDataError(msg, where=places, hint=_hint(missing, folder))
     strangers = sorted(there[folder] - expected)
     if strangers:
-        msg = f"{len(strangers):,} PNGs have no annotation, besides {len(expected):,} that have one"
+        msg = f"PNGs without an annotation: {len(strangers):,}, beside {len(expected):,} with one"
         raise FormatError(msg, where=[tree.place(f"{folder}/{name}") for name in strangers])
     return folder
 
