@@ -64,6 +64,7 @@ def annotate(
     dice: Dice,
     *,
     smallest: int,
+    forgotten: float,
 ) -> Annotation:
     """Apply a world's convention: which elements are entities, together or apart, or void.
 
@@ -73,13 +74,14 @@ def annotate(
         world: Whose convention.
         dice: Orders the entities of `coco`.
         smallest: Pixels that an entity must show; what shows fewer is void.
+        forgotten: Probability that an entity is left out all the same.
     """
     labels = [_label(elements, i, CONVENTIONS[world]) for i in range(len(elements))]
     groups = [_group(world, elements[i], i, label) for i, label in enumerate(labels)]
     numbers = {group: n for n, group in enumerate(dict.fromkeys(g for g in groups if g), start=1)}
     raw = np.array([0, *(numbers[g] if g else 0 for g in groups)], dtype=np.int32)[owners + 1]
     areas = np.bincount(raw.ravel(), minlength=len(numbers) + 1)
-    seen = [group for group, number in numbers.items() if areas[number] >= smallest]
+    seen = [g for g, n in numbers.items() if areas[n] >= smallest and not dice.chance(forgotten)]
     order = _ordered(seen, world, dice)
     final = np.zeros(len(numbers) + 1, dtype=np.int32)
     final[[numbers[group] for group in order]] = np.arange(1, len(order) + 1)

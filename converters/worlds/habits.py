@@ -15,6 +15,7 @@ class Habits:
         size: Size of the things, as a factor.
         crowds: Probability of a crowd where a layout has room for one.
         jitter: Amplitude of the annotators' outline noise, in pixels of a 128-pixel scene.
+        forgotten: Probability that the annotators leave out an entity.
         saturation: Range of the colour saturation.
         warmth: Range of the colour temperature.
         noise: Range of the sensor noise, in levels.
@@ -27,6 +28,7 @@ class Habits:
     size: float
     crowds: float
     jitter: float
+    forgotten: float
     saturation: tuple[float, float]
     warmth: tuple[float, float]
     noise: tuple[float, float]
@@ -41,6 +43,7 @@ HABITS = {
         size=1.1,
         crowds=0.14,
         jitter=0.0,
+        forgotten=0.03,
         saturation=(0.9, 1.2),
         warmth=(-0.6, 0.8),
         noise=(2, 7),
@@ -51,7 +54,8 @@ HABITS = {
         plenty=1.25,
         size=0.9,
         crowds=0.1,
-        jitter=1.0,
+        jitter=0.9,
+        forgotten=0.03,
         saturation=(0.8, 1.1),
         warmth=(-0.2, 1.0),
         noise=(1, 5),
@@ -63,6 +67,7 @@ HABITS = {
         size=1.15,
         crowds=0.4,
         jitter=0.0,
+        forgotten=0.01,
         saturation=(0.55, 0.8),
         warmth=(-0.9, -0.1),
         noise=(2, 5),

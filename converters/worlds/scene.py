@@ -79,8 +79,14 @@ def make_scene(world: str, *, split: str, index: int, size: int, seed: int) -> S
     image = render(stage.canvas, _weather(stage.habits, dice), dice)
     if case == "pixels":
         specks(image, owners, stage.canvas.elements, _SPECK[world], dice)
-    smallest = 1 if case == "pixels" else _SMALLEST
-    truth = annotate(owners, stage.canvas.elements, world, dice, smallest=smallest)
+    truth = annotate(
+        owners,
+        stage.canvas.elements,
+        world,
+        dice,
+        smallest=1 if case == "pixels" else _SMALLEST,
+        forgotten=0.0 if case else stage.habits.forgotten,
+    )
     scene = Scene(image, truth.entity_map, truth.entities, truth.crowds, truth.classes, layout)
     return _finished(scene, case)
 

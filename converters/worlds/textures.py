@@ -146,7 +146,7 @@ def _folds(dice: Dice, side: int) -> Field:
 
 def _hand(dice: Dice, side: int) -> Field:
     """How far an annotator's hand strays, in shares of its reach."""
-    return 1.6 * value_noise(dice, side, 36, 36)
+    return 1.5 * value_noise(dice, side, 22, 22)
 
 
 def _speckle(dice: Dice, side: int) -> Field:

@@ -94,7 +94,7 @@ def make_world(
     seed: int = 0,
     archives: bool = False,
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> WorldSummary:
     """Write a generated dataset in the files and encodings of an original release.
 
@@ -179,7 +179,7 @@ def _differences(found: Manifest, wanted: Manifest) -> list[str]:
 
 
 def _fill(
-    root: Path, wanted: Manifest, jobs: int, progress: Callable[[int, int], None]
+    root: Path, wanted: Manifest, jobs: int, progress: Callable[[int, int], object]
 ) -> Manifest:
     writer = _WRITERS[wanted.world]
     counts = {"train": wanted.train, "val": wanted.val}
