@@ -96,6 +96,17 @@ def test_a_crowd_takes_many_and_all_are_ignored(draw: Draw) -> None:
     assert found.best_ious.tolist() == [0] * 4  # a crowd has no IoU
 
 
+def test_two_crowds_that_halve_predictions_take_all_of_them(draw: Draw) -> None:
+    truth, prediction = draw("8 8 8\n9 9 9", crowds="89"), draw("1 2 3\n1 2 3")
+    found = matches(truth, prediction, [0.9, 0.8, 0.7])
+    assert found.partners.tolist() == [2, 2, 2]
+    assert found.ignored[:, 0].tolist() == [1, 1, 1]
+
+
+def test_an_iou_is_the_plain_quotient(draw: Draw) -> None:
+    assert matches(draw("1 1 1"), draw("1 1 ."), [0.9]).best_ious.tolist() == [2 / 3]
+
+
 def test_officially_a_crowd_is_void(draw: Draw) -> None:
     found = matches(draw("9 9 1", crowds="9"), draw("1 1 2"), [0.9, 0.8], OFFICIAL)
     assert found.partners.tolist() == [-1, 1]
