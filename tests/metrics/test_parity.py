@@ -79,7 +79,8 @@ def _blocks(random: Random) -> tuple[Ids, Ids]:
     return truth, np.where(keep, np.arange(16), merged)[prediction]
 
 
-KINDS = (_stripes, _halves, _borders, _crumbs, _noise, _blocks)
+# crumbs cost pycocotools the most
+KINDS = 2 * (_stripes, _halves, _borders, _noise, _blocks) + (_crumbs,)
 
 
 def _pair(random: Random, image_id: int) -> ImagePair:
@@ -119,7 +120,7 @@ def _data_set(random: Random) -> list[ImagePair]:
     return [_pair(random, int(i)) for i in ids]
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(26))
 def test_same_bits_on_adversarial_cases(seed: int, check_parity: Check) -> None:
     random = np.random.default_rng(seed)
     for case in range(CASES_PER_SEED):
