@@ -50,6 +50,12 @@ def stem(split: str, index: int) -> str:
     return f"ADE_{split}_{index + 1:08d}"
 
 
+def folders(split: str) -> tuple[str, ...]:
+    """Return the folders of a split."""
+    kinds = ("images", "annotations", INSTANCES)
+    return tuple(f"{ROOT}/{kind}/{_FOLDERS[split]}" for kind in kinds)
+
+
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> Ade20kRow:
     """Write the photograph, the semantic and the instance picture of one scene."""
     name, folder = stem(split, index), _FOLDERS[split]
@@ -69,18 +75,18 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> Ade20kRow:
 def finish(root: Path, rows: Mapping[str, Sequence[Ade20kRow]]) -> None:
     """Write `objectInfo150.txt` for the classes that worlds know, and `sceneCategories.txt`."""
     base = root / ROOT
-    base.mkdir(exist_ok=True)
-    pixels = {split: _stacked(rows[split]) for split in rows}
-    everything = int(sum(counts.sum() for counts in pixels.values())) or 1
+    pixels = {split: _stacked(own) for split, own in rows.items()}
+    ratio = sum(counts.sum(axis=0) for counts in pixels.values()) / sum(
+        int(counts.sum()) for counts in pixels.values()
+    )
+    seen = {split: np.count_nonzero(counts, axis=0) for split, counts in pixels.items()}
     lines = ["Idx\tRatio\tTrain\tVal\tName"]
     for category in CATEGORIES["ade20k"].values():
-        own = [pixels[split][:, category.id] for split in ("train", "val")]
-        ratio = int(sum(column.sum() for column in own)) / everything
-        train, val = (int(np.count_nonzero(column)) for column in own)
-        lines.append(f"{category.id}\t{ratio:.4f}\t{train}\t{val}\t{category.name}")
+        train, val = (int(seen[s][category.id]) if s in seen else 0 for s in ("train", "val"))
+        lines.append(f"{category.id}\t{ratio[category.id]:.4f}\t{train}\t{val}\t{category.name}")
     (base / "objectInfo150.txt").write_text("\n".join(lines) + "\n", "utf-8")
     scenes = [
-        f"{row.name} {row.layout.replace(' ', '_')}\n" for part in rows.values() for row in part
+        f"{row.name} {row.layout.replace(' ', '_')}\n" for own in rows.values() for row in own
     ]
     (base / "sceneCategories.txt").write_text("".join(scenes), "utf-8")
 
@@ -89,7 +95,7 @@ def _stacked(rows: Sequence[Ade20kRow]) -> np.ndarray[tuple[int, int], np.dtype[
     return np.array([row.pixels for row in rows], dtype=np.int64).reshape(-1, _CLASSES + 1)
 
 
-def pack(root: Path) -> None:
+def pack(root: Path, splits: Sequence[str]) -> None:
     """Replace the folders by the two archives; the instances are in one of their own."""
     (root / ROOT / INSTANCES).rename(root / INSTANCES)
     pack_tar(root / f"{INSTANCES}.tar", root, [INSTANCES])

@@ -66,6 +66,11 @@ def stem(split: str, index: int) -> str:
     return f"{city}_{index:06d}_000019"
 
 
+def folders(split: str) -> tuple[str, ...]:
+    """Return the folders of a split."""
+    return tuple(f"{top}/{split}/{city}" for top in (_FINE, _IMAGES) for city in _CITIES[split])
+
+
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
     """Write the photograph and the four label files of one scene."""
     name = stem(split, index)
@@ -125,13 +130,10 @@ def _outline(box: tuple[int, int, int, int]) -> tuple[tuple[int, int], ...]:
 
 
 def finish(root: Path, rows: Mapping[str, Sequence[None]]) -> None:
-    """Make both top folders, also of a world without scenes."""
-    for folder in (_FINE, _IMAGES):
-        for split in rows:
-            (root / folder / split).mkdir(parents=True, exist_ok=True)
+    """Write nothing: the release has no table."""
 
 
-def pack(root: Path) -> None:
+def pack(root: Path, splits: Sequence[str]) -> None:
     """Replace the folders by the two archives of the release."""
     for folder in (_FINE, _IMAGES):
         pack_zip(root / f"{folder}_trainvaltest.zip", root, [folder])

@@ -13,7 +13,7 @@ from entitybench.converters.worlds.annotation import SceneEntity
 from entitybench.converters.worlds.archives import pack_zip
 from entitybench.converters.worlds.dice import Dice
 from entitybench.converters.worlds.files import boxes_of, save_labels, save_photograph, write_json
-from entitybench.converters.worlds.scene import SPLITS, Scene
+from entitybench.converters.worlds.scene import Scene
 from entitybench.converters.worlds.vocabulary import CATEGORIES
 
 _QUALITY = 92
@@ -59,6 +59,11 @@ def stem(split: str, index: int) -> str:
 
 def _image_id(split: str, index: int) -> int:
     return 37 * index + (9 if split == "train" else 23)  # the two can never be equal
+
+
+def folders(split: str) -> tuple[str, ...]:
+    """Return the folders of a split."""
+    return f"{split}2017", f"annotations/panoptic_{split}2017"
 
 
 def write_scene(root: Path, split: str, index: int, scene: Scene) -> CocoRow:
@@ -111,10 +116,10 @@ def _segments(
 
 def finish(root: Path, rows: Mapping[str, Sequence[CocoRow]]) -> None:
     """Write `annotations/panoptic_{train,val}2017.json`."""
-    for split in SPLITS:
-        images = [row.image for row in rows[split]]
+    for split, own in rows.items():
+        images = [row.image for row in own]
         # in another order than the images: they belong together by id, not by place
-        annotations = [row.annotation for row in reversed(rows[split])]
+        annotations = [row.annotation for row in reversed(own)]
         write_json(
             root / "annotations" / f"panoptic_{split}2017.json",
             {
@@ -142,9 +147,9 @@ def finish(root: Path, rows: Mapping[str, Sequence[CocoRow]]) -> None:
         )
 
 
-def pack(root: Path) -> None:
+def pack(root: Path, splits: Sequence[str]) -> None:
     """Replace the folders by the archives of the release, id pictures as zips in a zip."""
-    for split in SPLITS:
+    for split in splits:
         inner = f"panoptic_{split}2017"
         pack_zip(root / "annotations" / f"{inner}.zip", root / "annotations", [inner])
         pack_zip(root / f"{split}2017.zip", root, [f"{split}2017"])

@@ -67,19 +67,16 @@ def _told(entities: tuple[SceneEntity, ...]) -> tuple[TruthEntity, ...]:
 
 def write_lines(path: Path, rows: list[TruthRow]) -> None:
     """Write one JSON object a line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
 
 
 def write_json(path: Path, value: object) -> None:
     """Write one JSON value."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.encode(value))
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a label picture as PNG; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a label picture as PNG."""
     # level 3 is within some per cent of the size of level 6 and takes half its time
     picture.save(path, format="PNG", compress_level=3)
 
@@ -91,7 +88,6 @@ def save_labels(labels: NDArray[np.generic], path: Path) -> None:
 
 def save_lossless(photograph: NDArray[np.uint8], path: Path) -> None:
     """Write an `(H, W, 3)` uint8 photograph as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     # sensor noise repeats nothing: looking for repeats takes twice the time and saves no byte
     picture = Image.fromarray(photograph)
     picture.save(path, format="PNG", compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
@@ -99,7 +95,6 @@ def save_lossless(photograph: NDArray[np.uint8], path: Path) -> None:
 
 def save_photograph(scene: Scene, path: Path, *, quality: int) -> None:
     """Write a photograph as JPEG: gray or with an EXIF orientation where the scene says so."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(scene.image)
     if scene.gray:
         picture = picture.convert("L")

@@ -151,7 +151,7 @@ _ADE20K = """
 24 sofa; 25 shelf; 26 house; 27 sea; 29 rug; 33 fence; 35 rock, stone; 37 lamp; 40 cushion;
 42 box; 44 signboard, sign; 47 sand; 49 skyscraper; 61 river; 67 flower; 68 book; 69 hill;
 70 bench; 77 boat; 81 bus; 84 truck; 87 awning; 88 streetlight, street lamp;
-90 television receiver; 94 pole; 99 bottle; 103 van; 117 minibike, motorbike; 120 ball;
+90 television; 94 pole; 99 bottle; 103 van; 117 minibike, motorbike; 120 ball;
 121 food; 127 animal; 128 bicycle; 136 vase; 137 traffic light; 139 ashcan, trash can; 149 clock
 """
 

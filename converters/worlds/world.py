@@ -104,7 +104,7 @@ def make_world(
     Args:
         directory: Where the release goes, new or empty; the truth lies in it under `truth/`.
         world: `coco`, `ade20k` or `cityscapes`.
-        train: Scenes of the training split.
+        train: Scenes of the training split; with none, the split is not there at all.
         val: Scenes of the validation split.
         size: Side of a square scene in pixels, at least 32.
         seed: Any non-negative integer.
@@ -150,6 +150,9 @@ def _check(wanted: Manifest) -> None:
         if value < least:
             msg = f"a world needs `{name}` of at least {least}, not {value}"
             raise FormatError(msg)
+    if not wanted.train + wanted.val:
+        msg = "a world needs at least one scene"
+        raise FormatError(msg)
 
 
 def _already_there(directory: Path, wanted: Manifest) -> Manifest | None:
@@ -182,14 +185,13 @@ def _fill(
     root: Path, wanted: Manifest, jobs: int, progress: Callable[[int, int], object]
 ) -> Manifest:
     writer = _WRITERS[wanted.world]
-    counts = {"train": wanted.train, "val": wanted.val}
-    tasks = [
-        _Task(root, wanted.world, split, number, wanted.size, wanted.seed)
-        for split in SPLITS
-        for number in range(counts[split])
-    ]
-    truth: dict[str, list[TruthRow]] = {split: [] for split in SPLITS}
-    rows: dict[str, list[Any]] = {split: [] for split in SPLITS}
+    tasks = _tasks(root, wanted)
+    splits = list(dict.fromkeys(task.split for task in tasks))
+    for split in splits:
+        for folder in (*writer.folders(split), f"{TRUTH}/{split}"):
+            (root / folder).mkdir(parents=True)
+    truth: dict[str, list[TruthRow]] = {split: [] for split in splits}
+    rows: dict[str, list[Any]] = {split: [] for split in splits}
     results = ordered_map(_make, tasks, jobs=jobs, describe=_told)
     for done, (task, (line, row)) in enumerate(zip(tasks, results, strict=True), 1):
         truth[task.split].append(line)
@@ -197,16 +199,25 @@ def _fill(
         progress(done, len(tasks))
     writer.finish(root, rows)
     if wanted.archives:
-        writer.pack(root)
-    for split in SPLITS:
+        writer.pack(root, splits)
+    for split in splits:
         write_lines(root / TRUTH / f"{split}.jsonl", truth[split])
     made = msgspec.structs.replace(
         wanted,
-        num_entities={split: sum(len(r.entities) for r in truth[split]) for split in SPLITS},
-        num_crowds={split: sum(len(r.crowds) for r in truth[split]) for split in SPLITS},
+        num_entities={split: sum(len(row.entities) for row in truth[split]) for split in splits},
+        num_crowds={split: sum(len(row.crowds) for row in truth[split]) for split in splits},
     )
     write_json(root / MANIFEST, made)
     return made
+
+
+def _tasks(root: Path, wanted: Manifest) -> list[_Task]:
+    counts = {"train": wanted.train, "val": wanted.val}
+    return [
+        _Task(root, wanted.world, split, number, wanted.size, wanted.seed)
+        for split in SPLITS
+        for number in range(counts[split])
+    ]
 
 
 def _told(task: _Task) -> str:
