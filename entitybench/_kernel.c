@@ -1,0 +1,3183 @@
+/* The hot loops of entitybench.
+ *
+ * Every function here has a twin in NumPy that defines it (see the modules that call
+ * `entitybench.kernel`) and gives the same bits.  Rules of this file: C99 and Python's limited
+ * API alone; no global state; nothing read or written outside the buffers that are passed in,
+ * whatever they hold; the interpreter is let go while numbers are crunched.
+ *
+ * Pixels are counted in the order of the caller, rows or columns; "map" means the runs of
+ * one image, "mask" the runs of one prediction.
+ */
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030B0000
+#include <Python.h>
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define HAS_POPCNT_VARIANT 1
+#define INLINED static inline __attribute__((always_inline))
+#define WITH_POPCNT __attribute__((target("popcnt,bmi,bmi2,lzcnt")))
+#else
+#define INLINED static inline
+#endif
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#define MAX_PIXELS 2147483647u /* run starts are int32 */
+#define MAX_TEXT (1u << 27)    /* so that sums of run counts cannot wrap */
+#define NUM_AREAS 4
+#define MAX_THRESHOLDS 16
+#define MAX_DEPTH 128
+
+/* What can be wrong; `entitybench.kernel` has the words. */
+enum {
+    OK = 0,
+    NO_MEMORY,
+    RLE_CHARACTER,
+    RLE_UNFINISHED,
+    RLE_LONG_NUMBER,
+    RLE_COUNT,
+    RLE_SUM,
+    RLE_LIST,
+    MAP_DAMAGED,
+    TRUTH_OVERLAPS,
+    JSON_CHARACTER,
+    JSON_END,
+    JSON_DEPTH,
+    JSON_TYPE,
+    JSON_NOT_FINITE,
+};
+
+/* ---- bits and memory ---- */
+
+INLINED unsigned count_bits(uint64_t word)
+{
+#if defined(__GNUC__)
+    return (unsigned)__builtin_popcountll(word);
+#else
+    word -= word >> 1 & 0x5555555555555555u;
+    word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
+    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (unsigned)(word * 0x0101010101010101u >> 56);
+#endif
+}
+
+INLINED unsigned lowest_bit(uint64_t word)
+{
+#if defined(__GNUC__)
+    return (unsigned)__builtin_ctzll(word);
+#else
+    return count_bits((word & (~word + 1)) - 1);
+#endif
+}
+
+INLINED uint64_t load64(const uint8_t *at)
+{
+    uint64_t word;
+    memcpy(&word, at, 8);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = (word & 0x00ff00ff00ff00ffu) << 8 | (word >> 8 & 0x00ff00ff00ff00ffu);
+    word = (word & 0x0000ffff0000ffffu) << 16 | (word >> 16 & 0x0000ffff0000ffffu);
+    word = word << 32 | word >> 32;
+#endif
+    return word;
+}
+
+INLINED void store64(uint8_t *at, uint64_t word)
+{
+    for (int i = 0; i < 8; i++)
+        at[i] = (uint8_t)(word >> 8 * i); /* compilers make one store of it */
+}
+
+INLINED unsigned load16(const uint8_t *at)
+{
+    return at[0] | (unsigned)at[1] << 8;
+}
+
+/* A block of memory that only grows. */
+typedef struct {
+    void *at;
+    size_t size;
+} Block;
+
+/* Make room for `count` items; what the block held is lost. */
+static bool reserve(Block *block, size_t count, size_t item)
+{
+    if (count > (SIZE_MAX - 64) / item)
+        return false;
+    if (count * item + 64 <= block->size && block->at)
+        return true;
+    size_t size = count * item + (count * item >> 2) + 64;
+    if (size < count * item)
+        return false;
+    free(block->at);
+    block->at = malloc(size);
+    block->size = block->at ? size : 0;
+    return block->at != NULL;
+}
+
+/* ---- RLE text to runs ---- */
+
+typedef struct {
+    uint32_t start, end;
+} Run;
+
+/* Where a mask's text is: `kind` as the scanner reports it. */
+enum { SEGMENT_NONE, SEGMENT_TEXT, SEGMENT_ESCAPED, SEGMENT_LIST, SEGMENT_POLYGONS };
+
+#define BYTES(value) (0x0101010101010101u * (value))
+
+/* Turn eight characters 48…111 into groups 0…63; sets bits in `bad` for any other. */
+INLINED uint64_t groups_of(uint64_t characters, uint64_t *bad)
+{
+    uint64_t shifted = characters + BYTES(16); /* 64…127 if valid; a carry means bit 7 is set */
+    *bad |= (characters & BYTES(0x80)) | ((shifted & BYTES(0xc0)) ^ BYTES(0x40));
+    return shifted & BYTES(0x3f);
+}
+
+/* The highest bit of the first byte that is a backslash; of later bytes it says nothing. */
+INLINED uint64_t find_backslash(uint64_t word)
+{
+    uint64_t zero = word ^ BYTES('\\');
+    return (zero - BYTES(1)) & ~zero & BYTES(0x80);
+}
+
+static unsigned hex_value(const uint8_t *at)
+{
+    unsigned value = 0;
+    for (int i = 0; i < 4; i++)
+        value = value << 4 | ((at[i] <= '9' ? at[i] - '0' : (at[i] | 32) - 'a' + 10) & 15u);
+    return value;
+}
+
+/* The character that a JSON escape stands for, or 255; `*used` is its length. In valid RLE only
+ * \\ and \u00XX occur. */
+static uint8_t escaped_character(const uint8_t *text, size_t size, size_t *used)
+{
+    *used = size < 2 ? 1 : 2;
+    if (size >= 6 && text[1] == 'u') {
+        unsigned value = hex_value(text + 2);
+        *used = 6;
+        return value < 128 ? (uint8_t)value : 255;
+    }
+    return size >= 2 && text[1] == '\\' ? '\\' : 255;
+}
+
+/* Turn characters into groups, resolving JSON's escapes where `escaped`; returns their number.
+ * `groups` has room for 16 more than `size`, and gets zeros behind. */
+INLINED size_t to_groups(const uint8_t *text, size_t size, bool escaped, uint8_t *groups,
+                         uint64_t *bad)
+{
+    size_t from = 0, to = 0;
+    while (from < size) {
+        uint8_t last[8] = {'0', '0', '0', '0', '0', '0', '0', '0'};
+        size_t plain = size - from < 8 ? size - from : 8, used = 0;
+        if (plain < 8)
+            memcpy(last, text + from, plain);
+        uint64_t word = load64(plain < 8 ? last : text + from), other = 0;
+        uint64_t backslash = escaped ? find_backslash(word) : 0;
+        if (backslash) {
+            plain = lowest_bit(backslash) >> 3;
+            uint8_t character = escaped_character(text + from + plain, size - from - plain, &used);
+            uint64_t shift = 8 * plain;
+            word = (word & (((uint64_t)1 << shift) - 1)) | BYTES('0') << shift;
+            word ^= (uint64_t)('0' ^ character) << shift;
+            other = 1;
+        }
+        store64(groups + to, groups_of(word, bad));
+        from += plain + used;
+        to += plain + other;
+    }
+    store64(groups + to, 0);
+    return to;
+}
+
+/* Join the five-bit groups of one number of `width` groups, with its sign. What follows the
+ * number in the word is shifted out. */
+INLINED int64_t join_groups(uint64_t word, unsigned width)
+{
+    unsigned empty = 64 - 5 * width;
+    if (width <= 3) { /* nearly always: it says up to 16,383 */
+        word = (word & 0x1f) | (word >> 3 & 0x3e0) | (word >> 6 & 0x7c00);
+        return (int64_t)(word << empty) >> empty;
+    }
+    word &= 0x1f1f1f1f1f1f1f1fu;
+    word = (word & 0x001f001f001f001fu) | (word & 0x1f001f001f001f00u) >> 3;
+    word = (word & 0x000003ff000003ffu) | (word & 0x03ff000003ff0000u) >> 6;
+    word = (word & 0x00000000000fffffu) | (word & 0x000fffff00000000u) >> 12;
+    return (int64_t)(word << empty) >> empty;
+}
+
+/* Read the number at `groups`, at most eight groups of it; returns its width. */
+INLINED size_t next_number(const uint8_t *groups, int64_t *value, uint64_t *too_long)
+{
+    uint64_t word = load64(groups), stops = (~word & BYTES(0x20)) | (uint64_t)0x20 << 56;
+    unsigned width = (lowest_bit(stops) + 3) >> 3; /* a stop is bit 5 of its byte */
+    *too_long |= width > 7;
+    *value = join_groups(word, width);
+    return width;
+}
+
+/* Read all numbers. Where one ends is known only when it is read, so two halves of the text are
+ * read at a time: neither waits for the other. */
+INLINED int read_numbers(const uint8_t *groups, size_t size, int64_t *values, size_t *count)
+{
+    uint64_t too_long = 0;
+    size_t middle = size / 2, a = 0, na = 0, nb = 0;
+    while (middle > 0 && middle < size && groups[middle - 1] & 0x20)
+        middle++;
+    int64_t *second = values + middle; /* the first half has no more numbers than characters */
+    size_t b = middle;
+    while (a < middle && b < size) {
+        a += next_number(groups + a, values + na++, &too_long);
+        b += next_number(groups + b, second + nb++, &too_long);
+    }
+    while (a < middle)
+        a += next_number(groups + a, values + na++, &too_long);
+    while (b < size)
+        b += next_number(groups + b, second + nb++, &too_long);
+    memmove(values + na, second, nb * sizeof *values);
+    *count = na + nb;
+    if (too_long)
+        return RLE_LONG_NUMBER;
+    return a == middle && b == size ? OK : RLE_UNFINISHED;
+}
+
+/* Read a JSON list of counts as the differences that compressed text would hold. */
+static int read_list(const uint8_t *text, size_t size, int64_t *values, size_t *count)
+{
+    int64_t counts[2] = {0, 0};
+    size_t n = 0;
+    for (size_t i = 0; i < size;) {
+        if (text[i] < '0' || text[i] > '9') {
+            if (text[i] == '-' || text[i] == '.' || (text[i] | 32) == 'e' || text[i] == '"' ||
+                (i > 0 && text[i] == '[') || text[i] == '{')
+                return RLE_LIST;
+            i++;
+            continue;
+        }
+        int64_t value = 0;
+        for (; i < size && text[i] >= '0' && text[i] <= '9'; i++)
+            value = value > MAX_PIXELS ? value : value * 10 + (text[i] - '0');
+        values[n] = n > 2 ? value - counts[n & 1] : value;
+        counts[n++ & 1] = value;
+    }
+    *count = n;
+    return OK;
+}
+
+/* A mask as ascending disjoint runs that have a pixel. */
+typedef struct {
+    Run *runs;
+    size_t num_runs;
+    uint64_t area;
+} Mask;
+
+/* The last gap: the sum of the differences at even places, the first count apart. */
+static int64_t sum_of_gaps(const int64_t *values, size_t count)
+{
+    uint64_t gap = 0;
+    for (size_t i = 2; i < count; i += 2)
+        gap += (uint64_t)values[i];
+    return (int64_t)gap;
+}
+
+/* Undo the differences (each count but the first three is told as the difference to the count
+ * two before) and keep the runs of 1 that have a pixel. */
+INLINED int runs_of_differences(int64_t *values, size_t count, uint64_t pixels, Mask *mask)
+{
+    uint64_t gap = 0, length = 0, area = 0, at = count ? (uint64_t)values[0] : 0;
+    uint64_t bad = at >> 31; /* negative, or larger than any image */
+    Run *runs = mask->runs;
+    size_t found = 0;
+    if (count % 2 == 0) /* a last run without a gap behind: say that the gap is 0 */
+        values[count] = count > 2 ? -sum_of_gaps(values, count) : 0;
+    for (size_t i = 1; i < count; i += 2) {
+        length += (uint64_t)values[i];
+        gap += (uint64_t)values[i + 1];
+        bad |= (length | gap) >> 31;
+        runs[found] = (Run){(uint32_t)at, (uint32_t)(at + length)};
+        found += length != 0;
+        area += length;
+        at += length + gap;
+    }
+    mask->num_runs = found;
+    mask->area = area;
+    if (bad)
+        return RLE_COUNT;
+    return at == pixels ? OK : RLE_SUM;
+}
+
+typedef struct {
+    Block groups, values, runs;
+} MaskReader;
+
+static void free_reader(MaskReader *reader)
+{
+    free(reader->groups.at);
+    free(reader->values.at);
+    free(reader->runs.at);
+}
+
+/* Read one mask's text as ascending disjoint runs inside an image of `pixels`. */
+INLINED int read_mask(MaskReader *reader, const uint8_t *text, size_t size, int kind,
+                      uint64_t pixels, Mask *mask)
+{
+    if (size > MAX_TEXT)
+        return RLE_COUNT;
+    if (!reserve(&reader->groups, size + 24, 1) || !reserve(&reader->values, size + 4, 8) ||
+        !reserve(&reader->runs, size / 2 + 2, sizeof(Run)))
+        return NO_MEMORY;
+    size_t count = 0;
+    uint64_t bad = 0;
+    int status;
+    if (kind == SEGMENT_LIST) {
+        status = read_list(text, size, reader->values.at, &count);
+    } else {
+        size = to_groups(text, size, kind == SEGMENT_ESCAPED, reader->groups.at, &bad);
+        if (bad)
+            return RLE_CHARACTER;
+        status = read_numbers(reader->groups.at, size, reader->values.at, &count);
+    }
+    if (status)
+        return status;
+    mask->runs = reader->runs.at;
+    return runs_of_differences(reader->values.at, count, pixels, mask);
+}
+
+/* ---- maps: packed, and with an index by pixel ---- */
+
+/* One image of compiled truth. A packed map is `num_runs` lengths of 16 bits, then as many ids of
+ * `id_width` bytes, all little-endian. Neighbours may share an id: that is how a run of more
+ * than 65,535 pixels is written. */
+typedef struct {
+    int64_t offset;   /* of the packed map */
+    int64_t first_id; /* of the image's row among the tables by id */
+    uint64_t check;
+    uint32_t num_runs, height, width, num_entities, num_crowds, id_width;
+} ImageEntry;
+
+/* Runs with a bit for each run start and the number of starts before each word: the run of any
+ * pixel is found without a search. */
+typedef struct {
+    uint32_t *starts; /* num_runs + 1 of them, the last is `pixels` */
+    uint32_t *ids;
+    uint64_t *bits;
+    uint32_t *before;
+    size_t num_runs;
+    uint64_t pixels;
+    Block starts_block, ids_block, bits_block, before_block;
+} MapIndex;
+
+static void free_index(MapIndex *map)
+{
+    free(map->starts_block.at);
+    free(map->ids_block.at);
+    free(map->bits_block.at);
+    free(map->before_block.at);
+}
+
+static size_t num_words(uint64_t pixels)
+{
+    return (size_t)(pixels / 64) + 1;
+}
+
+static bool reserve_index(MapIndex *map, size_t num_runs, uint64_t pixels)
+{
+    size_t words = num_words(pixels);
+    if (!reserve(&map->starts_block, num_runs + 1, 4) || !reserve(&map->ids_block, num_runs + 1, 4) ||
+        !reserve(&map->bits_block, words, 8) || !reserve(&map->before_block, words, 4))
+        return false;
+    map->starts = map->starts_block.at;
+    map->ids = map->ids_block.at;
+    map->bits = map->bits_block.at;
+    map->before = map->before_block.at;
+    map->num_runs = num_runs;
+    map->pixels = pixels;
+    memset(map->bits, 0, words * 8);
+    return true;
+}
+
+INLINED void count_starts(MapIndex *map)
+{
+    uint32_t before = 0;
+    size_t words = num_words(map->pixels);
+    for (size_t w = 0; w < words; w++) {
+        map->before[w] = before;
+        before += count_bits(map->bits[w]);
+    }
+}
+
+INLINED void mark_start(MapIndex *map, uint64_t pixel)
+{
+    map->bits[pixel >> 6] |= (uint64_t)1 << (pixel & 63);
+}
+
+INLINED uint32_t run_at(const MapIndex *map, uint32_t pixel)
+{
+    uint64_t upto = map->bits[pixel >> 6] << (63 - (pixel & 63));
+    return map->before[pixel >> 6] + count_bits(upto) - 1;
+}
+
+static uint64_t checksum(const uint8_t *data, size_t size)
+{
+    const uint64_t factor = 0x9e3779b97f4a7c15u;
+    uint64_t lane[4] = {size, 1, 2, 3};
+    size_t i = 0;
+    for (; i + 32 <= size; i += 32)
+        for (int k = 0; k < 4; k++) {
+            lane[k] = (lane[k] ^ load64(data + i + 8 * k)) * factor;
+            lane[k] ^= lane[k] >> 29;
+        }
+    for (; i < size; i++)
+        lane[0] = (lane[0] ^ data[i]) * factor;
+    uint64_t sum = 0;
+    for (int k = 0; k < 4; k++)
+        sum = (sum ^ lane[k]) * factor ^ sum >> 31;
+    return sum;
+}
+
+INLINED uint32_t packed_id(const uint8_t *ids, size_t run, unsigned width)
+{
+    if (width == 1)
+        return ids[run];
+    if (width == 2)
+        return load16(ids + 2 * run);
+    return load16(ids + 4 * run) | (uint32_t)load16(ids + 4 * run + 2) << 16;
+}
+
+INLINED bool unpack_runs(MapIndex *map, const uint8_t *lengths, unsigned width, uint32_t num_ids)
+{
+    const uint8_t *ids = lengths + 2 * map->num_runs;
+    uint64_t position = 0;
+    uint32_t largest = 0;
+    for (size_t run = 0; run < map->num_runs; run++) {
+        if (position >= map->pixels)
+            return false;
+        uint32_t id = packed_id(ids, run, width);
+        map->starts[run] = (uint32_t)position;
+        map->ids[run] = id;
+        largest = id > largest ? id : largest;
+        mark_start(map, position);
+        unsigned length = load16(lengths + 2 * run);
+        if (length == 0)
+            return false;
+        position += length;
+    }
+    map->starts[map->num_runs] = (uint32_t)position;
+    return position == map->pixels && largest <= num_ids;
+}
+
+static uint64_t entry_pixels(const ImageEntry *entry)
+{
+    return (uint64_t)entry->height * entry->width;
+}
+
+/* Whether the entry points inside the data and says possible things. */
+static bool entry_fits(const ImageEntry *entry, size_t packed_size)
+{
+    uint64_t pixels = entry_pixels(entry);
+    if (pixels == 0 || pixels > MAX_PIXELS || entry->height > MAX_PIXELS ||
+        entry->width > MAX_PIXELS || entry->num_runs == 0 || entry->num_runs > pixels ||
+        entry->num_entities > MAX_PIXELS || entry->num_crowds > MAX_PIXELS)
+        return false;
+    if (entry->id_width != 1 && entry->id_width != 2 && entry->id_width != 4)
+        return false;
+    uint64_t size = (uint64_t)entry->num_runs * (2 + entry->id_width);
+    return entry->offset >= 0 && (uint64_t)entry->offset <= packed_size &&
+           size <= packed_size - (uint64_t)entry->offset;
+}
+
+INLINED int unpack_map(MapIndex *map, const uint8_t *packed, size_t packed_size,
+                       const ImageEntry *entry)
+{
+    if (!entry_fits(entry, packed_size))
+        return MAP_DAMAGED;
+    const uint8_t *data = packed + entry->offset;
+    if (checksum(data, (size_t)entry->num_runs * (2 + entry->id_width)) != entry->check)
+        return MAP_DAMAGED;
+    if (!reserve_index(map, entry->num_runs, entry_pixels(entry)))
+        return NO_MEMORY;
+    uint32_t num_ids = entry->num_entities + entry->num_crowds;
+    bool sound = entry->id_width == 1   ? unpack_runs(map, data, 1, num_ids)
+                 : entry->id_width == 2 ? unpack_runs(map, data, 2, num_ids)
+                                        : unpack_runs(map, data, 4, num_ids);
+    count_starts(map);
+    return sound ? OK : MAP_DAMAGED;
+}
+
+/* Index runs given as int32 arrays: ascending from 0, ids in 0…num_ids. */
+INLINED int index_runs(MapIndex *map, const int32_t *starts, const int32_t *ids, size_t num_runs,
+                       uint64_t pixels, uint32_t num_ids)
+{
+    if (pixels == 0 || pixels > MAX_PIXELS || num_runs == 0 || num_runs > pixels)
+        return MAP_DAMAGED;
+    if (!reserve_index(map, num_runs, pixels))
+        return NO_MEMORY;
+    int64_t last = -1;
+    for (size_t run = 0; run < num_runs; run++) {
+        if (starts[run] <= last || starts[run] >= (int64_t)pixels || ids[run] < 0 ||
+            (uint32_t)ids[run] > num_ids)
+            return MAP_DAMAGED;
+        last = starts[run];
+        map->starts[run] = (uint32_t)last;
+        map->ids[run] = (uint32_t)ids[run];
+        mark_start(map, (uint64_t)last);
+    }
+    map->starts[num_runs] = (uint32_t)pixels;
+    count_starts(map);
+    return starts[0] == 0 ? OK : MAP_DAMAGED;
+}
+
+/* ---- one mask against a map ---- */
+
+/* Set the pixels of a run; bits of `twice` are set where some were set before. */
+INLINED void paint_run(uint64_t *painted, uint32_t start, uint32_t last, uint64_t *twice)
+{
+    size_t first_word = start >> 6, last_word = last >> 6;
+    uint64_t one_word = (uint64_t)0 - (first_word == last_word);
+    uint64_t from = ~(uint64_t)0 << (start & 63), upto = ~(uint64_t)0 >> (63 - (last & 63));
+    from &= upto | ~one_word;
+    upto &= ~one_word;
+    *twice |= painted[first_word] & from;
+    painted[first_word] |= from;
+    *twice |= painted[last_word] & upto;
+    painted[last_word] |= upto;
+    for (size_t w = first_word + 1; w < last_word; w++) {
+        *twice |= painted[w];
+        painted[w] = ~(uint64_t)0;
+    }
+}
+
+/* Set a mask's pixels and tell whether any was set before. */
+INLINED bool paint(uint64_t *painted, const Run *runs, size_t num_runs)
+{
+    uint64_t twice = 0;
+    for (size_t i = 0; i < num_runs; i++)
+        paint_run(painted, runs[i].start, runs[i].end - 1, &twice);
+    return twice != 0;
+}
+
+static uint64_t area_of(const Run *runs, size_t num_runs)
+{
+    uint64_t area = 0;
+    for (size_t i = 0; i < num_runs; i++)
+        area += runs[i].end - runs[i].start;
+    return area;
+}
+
+/* Add the pixels that a run shares with each id of the map. A row holds two sums per id, to be
+ * added up: sums of their own for where runs begin and end, so that neither waits for the other. */
+INLINED void share_run(const MapIndex *map, uint32_t start, uint32_t end, uint32_t *shared)
+{
+    const uint32_t *starts = map->starts, *ids = map->ids;
+    uint32_t first = run_at(map, start), last = run_at(map, end - 1);
+    uint32_t first_end = starts[first + 1];
+    shared[2 * ids[first]] += (end < first_end ? end : first_end) - start;
+    uint32_t apart = 0u - (last != first); /* as a mask: a branch would be guessed wrong */
+    shared[2 * ids[last] + 1] += (end - starts[last]) & apart;
+    for (uint32_t run = first + 1; run < last; run++)
+        shared[2 * ids[run]] += starts[run + 1] - starts[run];
+}
+
+INLINED void share_pixels(const MapIndex *map, const Run *runs, size_t num_runs, uint32_t *shared)
+{
+    for (size_t i = 0; i < num_runs; i++)
+        share_run(map, runs[i].start, runs[i].end, shared);
+}
+
+/* Both at once: the words of the two bitmaps are at the same places. */
+INLINED bool paint_and_share(const MapIndex *map, uint64_t *painted, const Run *runs,
+                             size_t num_runs, uint32_t *shared)
+{
+    uint64_t twice = 0;
+    for (size_t i = 0; i < num_runs; i++) {
+        paint_run(painted, runs[i].start, runs[i].end - 1, &twice);
+        share_run(map, runs[i].start, runs[i].end, shared);
+    }
+    return twice != 0;
+}
+
+/* ---- matching ---- */
+
+typedef struct {
+    const double *thresholds; /* ascending */
+    int num_thresholds;
+    const double *ranges; /* NUM_AREAS pairs of least and greatest size */
+    uint32_t max_detections;
+    bool crowds_ignore, void_ignores;
+} Rules;
+
+/* A ranked prediction and something true that it overlaps by at least the least threshold. */
+typedef struct {
+    uint32_t rank, truth;
+    double iou;
+} Candidate;
+
+/* Where the records of an image go, one row per ranked prediction. */
+typedef struct {
+    double *scores;
+    int32_t *prediction_ids;
+    int64_t *areas;
+    uint16_t *matched, *ignored; /* NUM_AREAS columns */
+    double *best_ious;
+    int32_t *partners;
+} Records;
+
+/* What is known of the true ids of an image. */
+typedef struct {
+    const int64_t *areas; /* by id; 0 is void */
+    const double *sizes;  /* by entity, from 0 */
+    uint32_t num_entities, num_crowds;
+} Truth;
+
+enum { TRUTH_IS_CROWD = 1 << NUM_AREAS, TRUTH_TAKES_PART = 2 << NUM_AREAS };
+
+typedef struct {
+    Block shared, flags, candidates, claims, order, spare, painted;
+    uint32_t *shared_row;
+    uint8_t *truth_flags; /* by id: bit a is set where area range a ignores it */
+    Candidate *pairs;
+    size_t num_pairs, room;
+    bool contested;
+} Matcher;
+
+static void free_matcher(Matcher *matcher)
+{
+    free(matcher->shared.at);
+    free(matcher->flags.at);
+    free(matcher->candidates.at);
+    free(matcher->claims.at);
+    free(matcher->order.at);
+    free(matcher->spare.at);
+    free(matcher->painted.at);
+}
+
+/* Bit a is set where the size lies in area range a, both ends included. */
+INLINED unsigned ranges_holding(const Rules *rules, double size)
+{
+    unsigned inside = 0;
+    for (int a = 0; a < NUM_AREAS; a++)
+        inside |= (unsigned)(size >= rules->ranges[2 * a] && size <= rules->ranges[2 * a + 1]) << a;
+    return inside;
+}
+
+static bool prepare_truth(Matcher *matcher, const Truth *truth, const Rules *rules)
+{
+    const unsigned none = (1u << NUM_AREAS) - 1;
+    size_t num_ids = (size_t)truth->num_entities + truth->num_crowds + 1;
+    if (!reserve(&matcher->shared, 2 * num_ids, 4) || !reserve(&matcher->flags, num_ids, 1) ||
+        !reserve(&matcher->claims, num_ids, 4))
+        return false;
+    matcher->shared_row = matcher->shared.at;
+    matcher->truth_flags = matcher->flags.at;
+    memset(matcher->shared_row, 0, num_ids * 8);
+    memset(matcher->claims.at, 0, num_ids * 4);
+    unsigned crowd = none | TRUTH_IS_CROWD | TRUTH_TAKES_PART;
+    matcher->truth_flags[0] = (uint8_t)(rules->void_ignores ? crowd : none);
+    for (uint32_t id = 1; id < num_ids; id++) {
+        if (id > truth->num_entities)
+            matcher->truth_flags[id] = (uint8_t)(rules->crowds_ignore ? crowd : none);
+        else
+            matcher->truth_flags[id] = (uint8_t)((none & ~ranges_holding(rules, truth->sizes[id - 1])) |
+                                                 TRUTH_TAKES_PART);
+    }
+    matcher->num_pairs = 0;
+    matcher->contested = false;
+    return true;
+}
+
+static bool add_pair(Matcher *matcher, uint32_t rank, uint32_t truth, double iou)
+{
+    if (matcher->num_pairs == matcher->room) {
+        size_t room = matcher->room ? 2 * matcher->room : 256;
+        Candidate *pairs = realloc(matcher->candidates.at, room * sizeof(Candidate));
+        if (!pairs)
+            return false;
+        matcher->candidates.at = matcher->pairs = pairs;
+        matcher->room = room;
+    }
+    matcher->pairs[matcher->num_pairs++] = (Candidate){rank, truth, iou};
+    return true;
+}
+
+/* Turn the shared pixels of one mask into IoUs, remember those that can match, clear the row. */
+INLINED bool weigh(Matcher *matcher, const Truth *truth, const Rules *rules, uint32_t rank,
+                   uint64_t area, double *best_iou)
+{
+    size_t num_ids = (size_t)truth->num_entities + truth->num_crowds + 1;
+    uint32_t *claims = matcher->claims.at;
+    int options = 0;
+    double best = 0;
+    for (uint32_t id = 0; id < num_ids; id++) {
+        uint64_t shared = (uint64_t)matcher->shared_row[2 * id] + matcher->shared_row[2 * id + 1];
+        matcher->shared_row[2 * id] = matcher->shared_row[2 * id + 1] = 0;
+        unsigned flags = matcher->truth_flags[id];
+        if (shared == 0 || !(flags & TRUTH_TAKES_PART))
+            continue;
+        bool crowd = (flags & TRUTH_IS_CROWD) != 0;
+        uint64_t whole = crowd ? area : area + (uint64_t)truth->areas[id] - shared;
+        double iou = (double)shared / (double)whole; /* one quotient, as pycocotools */
+        if (!crowd && iou > best)
+            best = iou;
+        if (iou < rules->thresholds[0])
+            continue;
+        if (!add_pair(matcher, rank, id, iou))
+            return false;
+        options++;
+        claims[id] += !crowd;
+        matcher->contested |= options > 1 || claims[id] > 1;
+    }
+    *best_iou = best;
+    return true;
+}
+
+/* Nobody competes: a prediction is matched at t where its IoU is at least t. */
+static void match_freely(const Matcher *matcher, const Rules *rules, Records *records)
+{
+    for (size_t i = 0; i < matcher->num_pairs; i++) {
+        const Candidate *pair = matcher->pairs + i;
+        unsigned flags = matcher->truth_flags[pair->truth], bits = 0;
+        for (int t = 0; t < rules->num_thresholds; t++)
+            bits |= (unsigned)(rules->thresholds[t] <= pair->iou) << t;
+        for (int a = 0; a < NUM_AREAS; a++) {
+            records->matched[NUM_AREAS * pair->rank + a] = (uint16_t)bits;
+            if (flags >> a & 1)
+                records->ignored[NUM_AREAS * pair->rank + a] = (uint16_t)bits;
+        }
+        records->partners[pair->rank] = (int32_t)pair->truth;
+    }
+}
+
+/* COCO's choice for one prediction among its pairs: true entities that count before those that
+ * are ignored, then the highest IoU, then the later one. */
+static const Candidate *choose(const Matcher *matcher, const Candidate *from, const Candidate *to,
+                               const uint8_t *taken, int area, double threshold)
+{
+    for (unsigned ignored = 0; ignored < 2; ignored++) {
+        const Candidate *best = NULL;
+        double least = threshold;
+        for (const Candidate *pair = from; pair < to; pair++) {
+            unsigned flags = matcher->truth_flags[pair->truth];
+            if ((flags >> area & 1) != ignored || pair->iou < least)
+                continue;
+            if (taken[pair->truth] && !(flags & TRUTH_IS_CROWD))
+                continue;
+            best = pair;
+            least = pair->iou;
+        }
+        if (best)
+            return best;
+    }
+    return NULL;
+}
+
+/* COCO's greedy assignment at one threshold and area range. */
+static void match_greedily(const Matcher *matcher, uint8_t *taken, Records *records, int area,
+                           int step, double threshold)
+{
+    const Candidate *end = matcher->pairs + matcher->num_pairs, *to;
+    for (const Candidate *from = matcher->pairs; from < end; from = to) {
+        for (to = from; to < end && to->rank == from->rank; to++)
+            ;
+        const Candidate *best = choose(matcher, from, to, taken, area, threshold);
+        if (!best)
+            continue;
+        taken[best->truth] = 1;
+        records->matched[NUM_AREAS * best->rank + area] |= (uint16_t)(1u << step);
+        if (matcher->truth_flags[best->truth] >> area & 1)
+            records->ignored[NUM_AREAS * best->rank + area] |= (uint16_t)(1u << step);
+        if (area == 0 && step == 0)
+            records->partners[best->rank] = (int32_t)best->truth;
+    }
+}
+
+static bool match_contested(Matcher *matcher, const Truth *truth, const Rules *rules,
+                            Records *records)
+{
+    size_t num_ids = (size_t)truth->num_entities + truth->num_crowds + 1;
+    if (!reserve(&matcher->spare, num_ids, 1))
+        return false;
+    for (int area = 0; area < NUM_AREAS; area++)
+        for (int step = 0; step < rules->num_thresholds; step++) {
+            memset(matcher->spare.at, 0, num_ids);
+            match_greedily(matcher, matcher->spare.at, records, area, step,
+                           rules->thresholds[step]);
+        }
+    return true;
+}
+
+/* An unmatched prediction outside an area range is ignored there. */
+static void ignore_outside(const Rules *rules, Records *records, size_t count)
+{
+    const unsigned all = (1u << rules->num_thresholds) - 1;
+    for (size_t rank = 0; rank < count; rank++) {
+        unsigned inside = ranges_holding(rules, (double)records->areas[rank]);
+        for (int a = 0; a < NUM_AREAS; a++)
+            if (!(inside >> a & 1))
+                records->ignored[NUM_AREAS * rank + a] |=
+                    (uint16_t)(all & ~records->matched[NUM_AREAS * rank + a]);
+    }
+}
+
+static bool finish_matching(Matcher *matcher, const Truth *truth, const Rules *rules,
+                            Records *records, size_t count)
+{
+    memset(records->matched, 0, count * NUM_AREAS * 2);
+    memset(records->ignored, 0, count * NUM_AREAS * 2);
+    for (size_t rank = 0; rank < count; rank++)
+        records->partners[rank] = -1;
+    if (!matcher->contested)
+        match_freely(matcher, rules, records);
+    else if (!match_contested(matcher, truth, rules, records))
+        return false;
+    ignore_outside(rules, records, count);
+    return true;
+}
+
+/* Records of the image whose first row is `row`. */
+static Records records_at(const Records *all, size_t row)
+{
+    return (Records){all->scores + row,
+                     all->prediction_ids + row,
+                     all->areas + row,
+                     all->matched + NUM_AREAS * row,
+                     all->ignored + NUM_AREAS * row,
+                     all->best_ious + row,
+                     all->partners + row};
+}
+
+/* ---- ranking ---- */
+
+/* Sort `order`, positions into `scores`, by falling score; ties keep their order. */
+static void insert_sort(uint32_t *order, size_t count, const double *scores)
+{
+    for (size_t i = 1; i < count; i++) {
+        uint32_t moved = order[i];
+        size_t k = i;
+        for (; k > 0 && scores[order[k - 1]] < scores[moved]; k--)
+            order[k] = order[k - 1];
+        order[k] = moved;
+    }
+}
+
+static void merge_halves(const uint32_t *from, uint32_t *to, size_t left, size_t middle,
+                         size_t right, const double *scores)
+{
+    size_t a = left, b = middle;
+    for (size_t i = left; i < right; i++) {
+        bool second = a == middle || (b < right && scores[from[a]] < scores[from[b]]);
+        to[i] = second ? from[b++] : from[a++];
+    }
+}
+
+/* Rank the masks of one image; the result is in `matcher->order`. */
+static uint32_t *rank_masks(Matcher *matcher, const double *scores, size_t count)
+{
+    const size_t first = 32;
+    if (!reserve(&matcher->order, 2 * count, 4))
+        return NULL;
+    uint32_t *order = matcher->order.at, *spare = order + count;
+    for (size_t i = 0; i < count; i++)
+        order[i] = (uint32_t)i;
+    for (size_t i = 0; i < count; i += first)
+        insert_sort(order + i, count - i < first ? count - i : first, scores);
+    for (size_t width = first; width < count; width *= 2) {
+        for (size_t i = 0; i < count; i += 2 * width) {
+            size_t middle = i + width < count ? i + width : count;
+            size_t right = i + 2 * width < count ? i + 2 * width : count;
+            merge_halves(order, spare, i, middle, right, scores);
+        }
+        uint32_t *other = order;
+        order = spare;
+        spare = other;
+    }
+    return order;
+}
+
+/* ---- evaluation of results given as RLE ---- */
+
+typedef struct {
+    const uint8_t *text, *extra; /* extra: texts made from polygons */
+    size_t text_size, extra_size;
+    const int64_t *offsets; /* of each mask's text; < 0: -1 - offset into extra */
+    const uint32_t *lengths;
+    const uint8_t *kinds;
+    const double *scores;
+} Masks;
+
+typedef struct {
+    const uint8_t *packed;
+    size_t packed_size;
+    const ImageEntry *entries;
+    const int64_t *areas; /* by id, image after image */
+    const double *sizes;  /* by entity, image after image */
+    size_t num_areas, num_sizes;
+} TruthTables;
+
+typedef struct {
+    MapIndex map;
+    MaskReader reader;
+    Matcher matcher;
+    int64_t failed_mask;
+} Evaluator;
+
+static void free_evaluator(Evaluator *evaluator)
+{
+    free_index(&evaluator->map);
+    free_reader(&evaluator->reader);
+    free_matcher(&evaluator->matcher);
+}
+
+static const uint8_t *mask_text(const Masks *masks, size_t mask)
+{
+    int64_t offset = masks->offsets[mask];
+    const uint8_t *text = offset < 0 ? masks->extra : masks->text;
+    size_t size = offset < 0 ? masks->extra_size : masks->text_size;
+    uint64_t at = offset < 0 ? (uint64_t)(-1 - offset) : (uint64_t)offset;
+    if (at > size || masks->lengths[mask] > size - at)
+        return NULL;
+    return text + at;
+}
+
+/* Read, paint and weigh one mask; masks beyond the ranked ones are only checked for overlap. */
+INLINED int take_mask(Evaluator *evaluator, const Masks *masks, size_t mask, const Truth *truth,
+                      const Rules *rules, Records *records, size_t rank, bool *overlaps,
+                      bool *is_empty)
+{
+    Mask read;
+    const uint8_t *text = mask_text(masks, mask);
+    if (!text)
+        return RLE_UNFINISHED;
+    int status = read_mask(&evaluator->reader, text, masks->lengths[mask], masks->kinds[mask],
+                           evaluator->map.pixels, &read);
+    if (status)
+        return status;
+    Matcher *matcher = &evaluator->matcher;
+    *is_empty = read.num_runs == 0;
+    if (rank >= rules->max_detections) {
+        *overlaps |= paint(matcher->painted.at, read.runs, read.num_runs);
+        return OK;
+    }
+    records->areas[rank] = (int64_t)read.area;
+    *overlaps |= paint_and_share(&evaluator->map, matcher->painted.at, read.runs, read.num_runs,
+                                 matcher->shared_row);
+    return weigh(matcher, truth, rules, (uint32_t)rank, read.area, records->best_ious + rank)
+               ? OK
+               : NO_MEMORY;
+}
+
+/* Match masks `first … first + count` to one image. */
+INLINED int match_image(Evaluator *evaluator, const Masks *masks, size_t first, size_t count,
+                        const Truth *truth, const Rules *rules, Records *records, bool *overlaps,
+                        int64_t *num_empty)
+{
+    Matcher *matcher = &evaluator->matcher;
+    size_t words = num_words(evaluator->map.pixels);
+    uint32_t *order = rank_masks(matcher, masks->scores + first, count);
+    if (!order || !reserve(&matcher->painted, words, 8) || !prepare_truth(matcher, truth, rules))
+        return NO_MEMORY;
+    memset(matcher->painted.at, 0, words * 8);
+    for (size_t rank = 0; rank < count; rank++) {
+        size_t mask = first + order[rank];
+        bool is_empty = false;
+        int status = take_mask(evaluator, masks, mask, truth, rules, records, rank, overlaps,
+                               &is_empty);
+        if (status) {
+            evaluator->failed_mask = (int64_t)mask;
+            return status;
+        }
+        *num_empty += is_empty;
+        if (rank < rules->max_detections) {
+            records->scores[rank] = masks->scores[mask];
+            records->prediction_ids[rank] = (int32_t)order[rank] + 1;
+        }
+    }
+    size_t ranked = count < rules->max_detections ? count : rules->max_detections;
+    return finish_matching(matcher, truth, rules, records, ranked) ? OK : NO_MEMORY;
+}
+
+/* The truth of an image, or false where the tables do not hold it. */
+static bool truth_of(const TruthTables *tables, size_t image, int64_t first_size, Truth *truth)
+{
+    const ImageEntry *entry = tables->entries + image;
+    uint64_t num_ids = (uint64_t)entry->num_entities + entry->num_crowds + 1;
+    if (entry->first_id < 0 || (uint64_t)entry->first_id + num_ids > tables->num_areas ||
+        first_size < 0 || (uint64_t)first_size + entry->num_entities > tables->num_sizes)
+        return false;
+    *truth = (Truth){tables->areas + entry->first_id, tables->sizes + first_size,
+                     entry->num_entities, entry->num_crowds};
+    return true;
+}
+
+typedef struct {
+    const int64_t *mask_offsets, *record_offsets, *size_offsets; /* by image */
+    uint8_t *overlaps;
+    int64_t *num_empty;
+} ByImage;
+
+/* Match a range of images. Returns a status; `evaluator->failed_mask` and `*failed` say where. */
+INLINED int match_images(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
+                         const Rules *rules, const ByImage *by_image, const Records *all,
+                         int64_t begin, int64_t end, int64_t *failed)
+{
+    for (int64_t image = begin; image < end; image++) {
+        Truth truth;
+        bool overlaps = false;
+        int64_t first = by_image->mask_offsets[image];
+        Records records = records_at(all, (size_t)by_image->record_offsets[image]);
+        *failed = image;
+        int status = truth_of(tables, (size_t)image, by_image->size_offsets[image], &truth)
+                         ? unpack_map(&evaluator->map, tables->packed, tables->packed_size,
+                                      tables->entries + image)
+                         : MAP_DAMAGED;
+        by_image->num_empty[image] = 0;
+        if (!status)
+            status = match_image(evaluator, masks, (size_t)first,
+                                 (size_t)(by_image->mask_offsets[image + 1] - first), &truth, rules,
+                                 &records, &overlaps, by_image->num_empty + image);
+        if (status)
+            return status;
+        by_image->overlaps[image] = overlaps;
+    }
+    return OK;
+}
+
+static int match_images_plain(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
+                              const Rules *rules, const ByImage *by_image, const Records *all,
+                              int64_t begin, int64_t end, int64_t *failed)
+{
+    return match_images(evaluator, masks, tables, rules, by_image, all, begin, end, failed);
+}
+
+#ifdef HAS_POPCNT_VARIANT
+WITH_POPCNT static int match_images_popcnt(Evaluator *evaluator, const Masks *masks,
+                                           const TruthTables *tables, const Rules *rules,
+                                           const ByImage *by_image, const Records *all,
+                                           int64_t begin, int64_t end, int64_t *failed)
+{
+    return match_images(evaluator, masks, tables, rules, by_image, all, begin, end, failed);
+}
+
+static bool has_popcnt(void)
+{
+    return __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2");
+}
+#endif
+
+static int match_images_here(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
+                             const Rules *rules, const ByImage *by_image, const Records *all,
+                             int64_t begin, int64_t end, int64_t *failed)
+{
+#ifdef HAS_POPCNT_VARIANT
+    if (has_popcnt())
+        return match_images_popcnt(evaluator, masks, tables, rules, by_image, all, begin, end,
+                                   failed);
+#endif
+    return match_images_plain(evaluator, masks, tables, rules, by_image, all, begin, end, failed);
+}
+
+/* ---- evaluation of maps ---- */
+
+/* Order the runs of a map by id, ids 1…num_ids alone; `ends` gets the end of each id's share. */
+static bool runs_by_id(MaskReader *reader, Block *ends_block, const int32_t *starts,
+                       const int32_t *ids, size_t num_runs, uint64_t pixels, uint32_t num_ids)
+{
+    if (!reserve(&reader->runs, num_runs + 1, sizeof(Run)) ||
+        !reserve(ends_block, (size_t)num_ids + 2, sizeof(size_t)))
+        return false;
+    size_t *ends = ends_block->at;
+    Run *runs = reader->runs.at;
+    memset(ends, 0, ((size_t)num_ids + 2) * sizeof(size_t));
+    for (size_t i = 0; i < num_runs; i++)
+        if (ids[i] > 0 && (uint32_t)ids[i] <= num_ids)
+            ends[ids[i] + 1]++;
+    for (size_t id = 1; id <= num_ids; id++)
+        ends[id + 1] += ends[id];
+    for (size_t i = 0; i < num_runs; i++)
+        if (ids[i] > 0 && (uint32_t)ids[i] <= num_ids) {
+            uint32_t end = i + 1 < num_runs ? (uint32_t)starts[i + 1] : (uint32_t)pixels;
+            runs[ends[ids[i]]++] = (Run){(uint32_t)starts[i], end};
+        }
+    return true; /* ends[id] is now behind the runs of id, ends[0] is 0 */
+}
+
+/* Whether runs ascend from pixel 0 and stay inside the image, with ids in 0…num_ids. */
+static bool runs_are_sound(const int32_t *starts, const int32_t *ids, size_t num_runs,
+                           uint64_t pixels, uint32_t num_ids)
+{
+    if (pixels == 0 || pixels > MAX_PIXELS || num_runs == 0 || starts[0] != 0)
+        return false;
+    bool sound = true;
+    for (size_t i = 0; i < num_runs; i++) {
+        sound &= i == 0 || starts[i] > starts[i - 1];
+        sound &= ids[i] >= 0 && (uint32_t)ids[i] <= num_ids;
+    }
+    return sound && (uint64_t)starts[num_runs - 1] < pixels;
+}
+
+/* Match the entities of a map, whose runs lie by id in the reader, to the truth in the index. */
+INLINED int match_sorted_runs(Evaluator *evaluator, const size_t *ends, const double *scores,
+                              size_t count, const Truth *truth, const Rules *rules,
+                              Records *records, int64_t *num_empty)
+{
+    Matcher *matcher = &evaluator->matcher;
+    const Run *runs = evaluator->reader.runs.at;
+    uint32_t *order = rank_masks(matcher, scores, count);
+    if (!order || !prepare_truth(matcher, truth, rules))
+        return NO_MEMORY;
+    *num_empty = 0;
+    for (size_t id = 1; id <= count; id++)
+        *num_empty += ends[id] == ends[id - 1];
+    size_t ranked = count < rules->max_detections ? count : rules->max_detections;
+    for (size_t rank = 0; rank < ranked; rank++) {
+        size_t id = (size_t)order[rank] + 1;
+        const Run *own = runs + ends[id - 1];
+        size_t num_own = ends[id] - ends[id - 1];
+        uint64_t area = area_of(own, num_own);
+        records->scores[rank] = scores[id - 1];
+        records->prediction_ids[rank] = (int32_t)id;
+        records->areas[rank] = (int64_t)area;
+        share_pixels(&evaluator->map, own, num_own, matcher->shared_row);
+        if (!weigh(matcher, truth, rules, (uint32_t)rank, area, records->best_ious + rank))
+            return NO_MEMORY;
+    }
+    return finish_matching(matcher, truth, rules, records, ranked) ? OK : NO_MEMORY;
+}
+
+/* ---- contingency ---- */
+
+typedef struct {
+    uint32_t truth, prediction, pixels;
+} Piece;
+
+typedef struct {
+    const int32_t *starts, *ids;
+    size_t num_runs;
+    uint32_t num_ids;
+} MapView;
+
+/* Cut the image wherever either map changes. Predicted ids beyond `num_entities` are void. */
+static size_t cut_pieces(const MapView *truth, const MapView *prediction, uint32_t num_entities,
+                         uint64_t pixels, Piece *pieces)
+{
+    size_t t = 0, p = 0, count = 0;
+    uint32_t at = 0;
+    while (at < pixels) {
+        uint32_t true_end = t + 1 < truth->num_runs ? (uint32_t)truth->starts[t + 1] : (uint32_t)pixels;
+        uint32_t predicted_end =
+            p + 1 < prediction->num_runs ? (uint32_t)prediction->starts[p + 1] : (uint32_t)pixels;
+        uint32_t end = true_end < predicted_end ? true_end : predicted_end;
+        uint32_t id = (uint32_t)prediction->ids[p];
+        pieces[count++] = (Piece){(uint32_t)truth->ids[t], id > num_entities ? 0 : id, end - at};
+        t += true_end == end;
+        p += predicted_end == end;
+        at = end;
+    }
+    return count;
+}
+
+/* One stable pass of counting sort, by the true or by the predicted id. */
+static void sort_pieces(const Piece *from, Piece *to, size_t count, bool by_truth, size_t *places,
+                        size_t num_ids)
+{
+    memset(places, 0, (num_ids + 2) * sizeof(size_t));
+    for (size_t i = 0; i < count; i++)
+        places[(by_truth ? from[i].truth : from[i].prediction) + 1]++;
+    for (size_t id = 0; id < num_ids; id++)
+        places[id + 1] += places[id];
+    for (size_t i = 0; i < count; i++)
+        to[places[by_truth ? from[i].truth : from[i].prediction]++] = from[i];
+}
+
+/* Sum sorted pieces by cell, in place. */
+static size_t sum_cells(Piece *pieces, size_t count)
+{
+    size_t cells = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (cells && pieces[cells - 1].truth == pieces[i].truth &&
+            pieces[cells - 1].prediction == pieces[i].prediction)
+            pieces[cells - 1].pixels += pieces[i].pixels;
+        else
+            pieces[cells++] = pieces[i];
+    }
+    return cells;
+}
+
+/* ---- dense maps and runs ---- */
+
+/* Write the first pixel of each run of equal items; returns the number of runs. */
+#define DEFINE_FIND_RUNS(name, type)                                                             \
+    static size_t name(const type *items, size_t count, int32_t *starts)                         \
+    {                                                                                            \
+        size_t num_runs = 0;                                                                     \
+        if (count)                                                                               \
+            starts[num_runs++] = 0;                                                              \
+        for (size_t i = 1; i < count; i++) {                                                     \
+            starts[num_runs] = (int32_t)i;                                                       \
+            num_runs += items[i] != items[i - 1];                                                \
+        }                                                                                        \
+        return num_runs;                                                                         \
+    }
+
+DEFINE_FIND_RUNS(find_runs_16, uint16_t)
+DEFINE_FIND_RUNS(find_runs_32, uint32_t)
+DEFINE_FIND_RUNS(find_runs_64, uint64_t)
+
+/* Bytes, eight at a time: most words lie inside one run. */
+static size_t find_runs_8(const uint8_t *items, size_t count, int32_t *starts)
+{
+    size_t num_runs = 0, i = 1;
+    if (count)
+        starts[num_runs++] = 0;
+    for (; i + 8 <= count; i += 8) {
+        uint64_t differs = load64(items + i) ^ load64(items + i - 1);
+        if (!differs)
+            continue;
+        for (size_t k = i; k < i + 8; k++) {
+            starts[num_runs] = (int32_t)k;
+            num_runs += items[k] != items[k - 1];
+        }
+    }
+    for (; i < count; i++) {
+        starts[num_runs] = (int32_t)i;
+        num_runs += items[i] != items[i - 1];
+    }
+    return num_runs;
+}
+
+static size_t find_runs(const void *items, size_t count, int item_size, int32_t *starts)
+{
+    switch (item_size) {
+    case 1:
+        return find_runs_8(items, count, starts);
+    case 2:
+        return find_runs_16(items, count, starts);
+    case 4:
+        return find_runs_32(items, count, starts);
+    default:
+        return find_runs_64(items, count, starts);
+    }
+}
+
+/* Areas and the four sides of the tight boxes of all ids; boxes are x0, y0, x1, y1, exclusive. */
+static void widen(int64_t *box, int64_t x0, int64_t y0, int64_t x1, int64_t y1)
+{
+    box[0] = box[2] == 0 || x0 < box[0] ? x0 : box[0];
+    box[1] = box[3] == 0 || y0 < box[1] ? y0 : box[1];
+    box[2] = x1 > box[2] ? x1 : box[2];
+    box[3] = y1 > box[3] ? y1 : box[3];
+}
+
+/* Widen by a run of lines of `line` pixels: rows, or columns where `transposed`. */
+static void widen_by_run(int64_t *box, int64_t start, int64_t end, int64_t line, bool transposed)
+{
+    int64_t first = start / line, last = (end - 1) / line;
+    int64_t from = first == last ? start - first * line : 0;
+    int64_t upto = first == last ? end - first * line : line;
+    if (transposed)
+        widen(box, first, from, last + 1, upto);
+    else
+        widen(box, from, first, upto, last + 1);
+}
+
+/* Make x, y, width, height of x0, y0, x1, y1. */
+static void close_boxes(int64_t *boxes, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        boxes[4 * i + 2] -= boxes[4 * i];
+        boxes[4 * i + 3] -= boxes[4 * i + 1];
+    }
+}
+
+/* Draw runs into an array of ids, four bytes each. */
+static void draw_runs(const uint32_t *starts, const uint32_t *ids, size_t num_runs, uint32_t *dense)
+{
+    for (size_t i = 0; i < num_runs; i++)
+        for (uint32_t pixel = starts[i]; pixel < starts[i + 1]; pixel++)
+            dense[pixel] = ids[i];
+}
+
+/* Transpose `rows` × `columns` items block by block, so that both sides stay in the cache. */
+static void transpose(const uint32_t *from, uint32_t *to, size_t rows, size_t columns)
+{
+    const size_t block = 16;
+    for (size_t r = 0; r < rows; r += block)
+        for (size_t c = 0; c < columns; c += block)
+            for (size_t y = r; y < r + block && y < rows; y++)
+                for (size_t x = c; x < c + block && x < columns; x++)
+                    to[x * rows + y] = from[y * columns + x];
+}
+
+/* ---- packing maps ---- */
+
+static void store16(uint8_t *at, uint32_t value)
+{
+    at[0] = (uint8_t)value;
+    at[1] = (uint8_t)(value >> 8);
+}
+
+typedef struct {
+    uint8_t *out;
+    size_t room, num_runs; /* room in runs of 6 bytes */
+    uint32_t *ids;
+} Packer;
+
+/* Append one run, cut where it is longer than 16 bits can say. */
+static bool pack_run(Packer *packer, uint64_t length, uint32_t id)
+{
+    while (length) {
+        uint32_t piece = length > 65535 ? 65535 : (uint32_t)length;
+        if (packer->num_runs == packer->room)
+            return false;
+        store16(packer->out + 2 * packer->num_runs, piece);
+        packer->ids[packer->num_runs++] = id;
+        length -= piece;
+    }
+    return true;
+}
+
+/* Write the ids behind the lengths, in as few bytes as `num_ids` needs. */
+static size_t pack_ids(Packer *packer, uint32_t num_ids, uint32_t *id_width)
+{
+    uint8_t *at = packer->out + 2 * packer->num_runs;
+    unsigned width = num_ids < 256 ? 1 : num_ids < 65536 ? 2 : 4;
+    for (size_t i = 0; i < packer->num_runs; i++, at += width)
+        for (unsigned k = 0; k < width; k++)
+            at[k] = (uint8_t)(packer->ids[i] >> 8 * k);
+    *id_width = width;
+    return (size_t)(at - packer->out);
+}
+
+/* ---- compiling truth given as RLE ---- */
+
+typedef struct {
+    Block runs, owners, spans, span_ids, ids;
+    size_t num_runs, room;
+} Gathering;
+
+static void free_gathering(Gathering *gathering)
+{
+    free(gathering->runs.at);
+    free(gathering->owners.at);
+    free(gathering->spans.at);
+    free(gathering->span_ids.at);
+    free(gathering->ids.at);
+}
+
+static bool enlarge(Block *block, size_t count, size_t item)
+{
+    void *larger = count > SIZE_MAX / item ? NULL : realloc(block->at, count * item);
+    if (larger)
+        block->at = larger, block->size = count * item;
+    return larger != NULL;
+}
+
+/* Append the runs of one mask under its id. */
+static bool gather_runs(Gathering *gathering, const Run *runs, size_t num_runs, uint32_t id)
+{
+    size_t need = gathering->num_runs + num_runs;
+    if (need > gathering->room) {
+        size_t room = need + need / 2 + 1024;
+        if (!enlarge(&gathering->runs, room, sizeof(Run)) || !enlarge(&gathering->owners, room, 4))
+            return false;
+        gathering->room = room;
+    }
+    if (num_runs)
+        memcpy((Run *)gathering->runs.at + gathering->num_runs, runs, num_runs * sizeof(Run));
+    for (size_t i = gathering->num_runs; i < need; i++)
+        ((uint32_t *)gathering->owners.at)[i] = id;
+    gathering->num_runs = need;
+    return true;
+}
+
+/* Bring the gathered runs into the order of their starts, exactly one run a start, by means of
+ * the index's bits; false where runs overlap. */
+static int order_runs(Gathering *gathering, MapIndex *map, uint64_t pixels)
+{
+    const Run *runs = gathering->runs.at;
+    size_t count = gathering->num_runs;
+    if (!reserve_index(map, count, pixels) || !reserve(&gathering->spans, count + 1, sizeof(Run)) ||
+        !reserve(&gathering->span_ids, count + 1, 4))
+        return NO_MEMORY;
+    for (size_t i = 0; i < count; i++)
+        mark_start(map, runs[i].start);
+    count_starts(map);
+    uint32_t num_starts = run_at(map, (uint32_t)(pixels - 1)) + 1;
+    if (num_starts != count)
+        return TRUTH_OVERLAPS; /* two runs begin at one pixel */
+    Run *spans = gathering->spans.at;
+    uint32_t *ids = gathering->span_ids.at;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t place = run_at(map, runs[i].start);
+        spans[place] = runs[i];
+        ids[place] = ((uint32_t *)gathering->owners.at)[i];
+    }
+    for (size_t i = 1; i < count; i++)
+        if (spans[i].start < spans[i - 1].end)
+            return TRUTH_OVERLAPS;
+    return OK;
+}
+
+/* Pack ordered runs, void between them, and measure every id. */
+static bool pack_spans(Packer *packer, const Gathering *gathering, const ImageEntry *entry,
+                       int64_t *areas, int64_t *boxes)
+{
+    const Run *spans = gathering->spans.at;
+    const uint32_t *ids = gathering->span_ids.at;
+    uint64_t at = 0, pixels = entry_pixels(entry);
+    for (size_t i = 0; i < gathering->num_runs; i++) {
+        uint64_t length = spans[i].end - spans[i].start;
+        if (!pack_run(packer, spans[i].start - at, 0) || !pack_run(packer, length, ids[i]))
+            return false;
+        areas[ids[i]] += (int64_t)length;
+        widen_by_run(boxes + 4 * (size_t)ids[i], spans[i].start, spans[i].end, entry->height, true);
+        at = spans[i].end;
+    }
+    return pack_run(packer, pixels - at, 0);
+}
+
+typedef struct {
+    const int64_t *mask_offsets;
+    ImageEntry *entries;
+    int64_t *areas, *boxes; /* by id, image after image */
+    size_t num_areas;
+    uint8_t *out;
+    size_t out_size, used;
+    int64_t base; /* offset of `out` in the whole */
+} Compilation;
+
+/* Gather all masks of one image; entities and crowds are numbered 1… in their order. */
+static int gather_image(Evaluator *evaluator, Gathering *gathering, const Masks *masks,
+                        const int64_t *mask_offsets, uint64_t pixels)
+{
+    gathering->num_runs = 0;
+    for (int64_t mask = mask_offsets[0]; mask < mask_offsets[1]; mask++) {
+        Mask read;
+        const uint8_t *text = mask_text(masks, (size_t)mask);
+        evaluator->failed_mask = mask;
+        if (!text)
+            return RLE_UNFINISHED;
+        int status = read_mask(&evaluator->reader, text, masks->lengths[mask], masks->kinds[mask],
+                               pixels, &read);
+        if (status)
+            return status;
+        if (!gather_runs(gathering, read.runs, read.num_runs,
+                         (uint32_t)(mask - mask_offsets[0] + 1)))
+            return NO_MEMORY;
+    }
+    evaluator->failed_mask = -1;
+    return OK;
+}
+
+/* Upper bound of the packed size of an image, in runs. */
+static size_t packed_room(size_t num_runs, uint64_t pixels)
+{
+    return 2 * num_runs + 1 + (size_t)(pixels / 65535) + 1;
+}
+
+/* Compile one image; `*full` is set, and nothing done, where the output has no room for it. */
+static int compile_image(Evaluator *evaluator, Gathering *gathering, const Masks *masks,
+                         Compilation *made, int64_t image, bool *full)
+{
+    ImageEntry *entry = made->entries + image;
+    uint64_t pixels = entry_pixels(entry), num_ids = (uint64_t)entry->num_entities + entry->num_crowds;
+    const int64_t *mask_offsets = made->mask_offsets + image;
+    if (pixels == 0 || pixels > MAX_PIXELS || entry->first_id < 0 ||
+        (uint64_t)entry->first_id + num_ids + 1 > made->num_areas ||
+        (uint64_t)(mask_offsets[1] - mask_offsets[0]) != num_ids)
+        return MAP_DAMAGED;
+    int status = gather_image(evaluator, gathering, masks, mask_offsets, pixels);
+    if (!status)
+        status = order_runs(gathering, &evaluator->map, pixels);
+    if (status)
+        return status;
+    size_t room = packed_room(gathering->num_runs, pixels);
+    *full = room > (made->out_size - made->used) / 6;
+    if (*full)
+        return OK;
+    if (!reserve(&gathering->ids, room, 4))
+        return NO_MEMORY;
+    int64_t *areas = made->areas + entry->first_id, *boxes = made->boxes + 4 * entry->first_id;
+    memset(areas, 0, (num_ids + 1) * 8);
+    memset(boxes, 0, (num_ids + 1) * 32);
+    Packer packer = {made->out + made->used, room, 0, gathering->ids.at};
+    pack_spans(&packer, gathering, entry, areas, boxes);
+    close_boxes(boxes, num_ids + 1);
+    areas[0] = (int64_t)pixels;
+    for (uint64_t id = 1; id <= num_ids; id++)
+        areas[0] -= areas[id];
+    size_t size = pack_ids(&packer, (uint32_t)num_ids, &entry->id_width);
+    entry->offset = made->base + (int64_t)made->used;
+    entry->num_runs = (uint32_t)packer.num_runs;
+    entry->check = checksum(packer.out, size);
+    made->used += size;
+    return OK;
+}
+
+/* ---- overlap resolved by painting ---- */
+
+/* Draw the masks of one image, the best score last; `dense` holds mask numbers from 1. */
+static void draw_masks(const int64_t *starts, const int64_t *ends, const int64_t *offsets,
+                       const uint32_t *best_first, size_t num_masks, uint32_t *dense)
+{
+    for (size_t rank = num_masks; rank-- > 0;) {
+        uint32_t mask = best_first[rank];
+        for (int64_t i = offsets[mask]; i < offsets[mask + 1]; i++)
+            for (int64_t pixel = starts[i]; pixel < ends[i]; pixel++)
+                dense[pixel] = mask + 1;
+    }
+}
+
+/* ---- accumulation ---- */
+
+typedef struct {
+    const uint16_t *hits, *ignored; /* by place in the ranking */
+    const int64_t *ranks;           /* in the image, by place */
+    const double *scores;
+    size_t count;
+    int64_t positives, cut;
+    const double *recall_points;
+    int num_thresholds, num_points;
+} Ranking;
+
+/* One cell of the result: strides step from recall point to recall point. */
+typedef struct {
+    double *precision, *scores;
+    size_t stride;
+} Curve;
+
+/* Index of the first hit at which recall reaches a point: the least k with (k + 1) / n ≥ point. */
+static int64_t first_reaching(double point, int64_t positives)
+{
+    double n = (double)positives;
+    int64_t k = (int64_t)(point * n);
+    while (k > 0 && (double)k / n >= point)
+        k--;
+    while ((double)(k + 1) / n < point)
+        k++;
+    return k;
+}
+
+typedef struct {
+    int64_t hits[MAX_THRESHOLDS], seen[MAX_THRESHOLDS];
+    double best[MAX_THRESHOLDS];
+    int next[MAX_THRESHOLDS]; /* the recall point to fill next, from the last down */
+} Tally;
+
+static void count_all(const Ranking *ranking, Tally *tally)
+{
+    for (size_t i = 0; i < ranking->count; i++) {
+        if (ranking->ranks[i] >= ranking->cut)
+            continue;
+        unsigned hits = ranking->hits[i], ignored = ranking->ignored[i];
+        for (int t = 0; t < ranking->num_thresholds; t++) {
+            tally->hits[t] += hits >> t & 1;
+            tally->seen[t] += ~ignored >> t & 1;
+        }
+    }
+}
+
+/* A hit, seen from the end of the ranking: the envelope rises and recall points are passed. */
+static void pass_hit(const int64_t *first, Tally *tally, int t, double score, Curve *curve)
+{
+    const double guard = 2.220446049250313e-16; /* COCO's, against 0 / 0 */
+    int64_t place = --tally->hits[t];
+    double precision = (double)(place + 1) / ((double)tally->seen[t] + guard);
+    if (precision > tally->best[t])
+        tally->best[t] = precision;
+    for (; tally->next[t] >= 0 && first[tally->next[t]] >= place; tally->next[t]--) {
+        curve->precision[(size_t)tally->next[t] * curve->stride] = tally->best[t];
+        curve->scores[(size_t)tally->next[t] * curve->stride] = score;
+    }
+}
+
+/* Walk the ranking from its end: the envelope is then a running maximum. */
+static void trace_curves(const Ranking *ranking, const int64_t *first, Tally *tally, Curve *curves)
+{
+    const unsigned all = (1u << ranking->num_thresholds) - 1;
+    for (size_t i = ranking->count; i-- > 0;) {
+        if (ranking->ranks[i] >= ranking->cut)
+            continue;
+        unsigned hits = ranking->hits[i], counted = ~ranking->ignored[i] & all;
+        for (int t = 0; counted >> t; t++) {
+            if (hits >> t & 1)
+                pass_hit(first, tally, t, ranking->scores[i], curves + t);
+            tally->seen[t] -= counted >> t & 1;
+        }
+    }
+}
+
+static bool accumulate_cell(const Ranking *ranking, Curve *curves, double *recall,
+                            size_t recall_stride)
+{
+    Tally tally = {.hits = {0}};
+    int64_t *first = malloc((size_t)ranking->num_points * sizeof(int64_t));
+    if (!first)
+        return false;
+    for (int r = 0; r < ranking->num_points; r++)
+        first[r] = first_reaching(ranking->recall_points[r], ranking->positives);
+    count_all(ranking, &tally);
+    for (int t = 0; t < ranking->num_thresholds; t++) {
+        recall[(size_t)t * recall_stride] = (double)tally.hits[t] / (double)ranking->positives;
+        tally.next[t] = ranking->num_points - 1;
+        while (tally.next[t] >= 0 && first[tally.next[t]] >= tally.hits[t])
+            tally.next[t]--;
+    }
+    trace_curves(ranking, first, &tally, curves);
+    free(first);
+    return true;
+}
+
+/* Sort positions by falling score, ties in order: least significant byte first. Scores are not
+ * negative, so their bits order as they do; bytes in which all agree are skipped. */
+static bool sort_scores(const double *scores, size_t count, int64_t *order)
+{
+    typedef struct {
+        uint64_t key;
+        int64_t place;
+    } Item;
+    Item *items = malloc((2 * count + 1) * sizeof(Item));
+    size_t(*sizes)[256] = calloc(8, sizeof *sizes);
+    if (!items || !sizes || count > SIZE_MAX / (4 * sizeof(Item))) {
+        free(items);
+        free(sizes);
+        return false;
+    }
+    Item *from = items, *to = items + count;
+    for (size_t i = 0; i < count; i++) {
+        double positive = scores[i] + 0.0; /* -0 becomes 0 */
+        uint64_t bits;
+        memcpy(&bits, &positive, 8);
+        from[i] = (Item){~bits, (int64_t)i};
+        for (int byte = 0; byte < 8; byte++)
+            sizes[byte][~bits >> 8 * byte & 255]++;
+    }
+    for (int byte = 0; byte < 8; byte++) {
+        size_t *places = sizes[byte], at = 0;
+        if (count == 0 || places[from[0].key >> 8 * byte & 255] == count)
+            continue;
+        for (int value = 0; value < 256; value++) {
+            size_t size = places[value];
+            places[value] = at;
+            at += size;
+        }
+        for (size_t i = 0; i < count; i++)
+            to[places[from[i].key >> 8 * byte & 255]++] = from[i];
+        Item *other = from;
+        from = to;
+        to = other;
+    }
+    for (size_t i = 0; i < count; i++)
+        order[i] = from[i].place;
+    free(items);
+    free(sizes);
+    return true;
+}
+
+/* ---- PNG rows ---- */
+
+static uint8_t paeth(int left, int above, int corner)
+{
+    int guess = left + above - corner;
+    int by_left = abs(guess - left), by_above = abs(guess - above), by_corner = abs(guess - corner);
+    if (by_left <= by_above && by_left <= by_corner)
+        return (uint8_t)left;
+    return (uint8_t)(by_above <= by_corner ? above : corner);
+}
+
+/* Undo the filter of one row; `above` is the row before, or zeros. */
+static bool unfilter_row(int filter, const uint8_t *raw, const uint8_t *above, uint8_t *row,
+                         size_t size, size_t pixel)
+{
+    for (size_t i = 0; i < size; i++) {
+        int left = i < pixel ? 0 : row[i - pixel], corner = i < pixel ? 0 : above[i - pixel];
+        int guess = 0;
+        switch (filter) {
+        case 1:
+            guess = left;
+            break;
+        case 2:
+            guess = above[i];
+            break;
+        case 3:
+            guess = (left + above[i]) / 2;
+            break;
+        case 4:
+            guess = paeth(left, above[i], corner);
+            break;
+        default:
+            return false;
+        }
+        row[i] = (uint8_t)(raw[i] + guess);
+    }
+    return true;
+}
+
+/* Undo the filters of all rows: `raw` holds a filter byte before each row of `size` bytes. */
+static bool unfilter_rows(const uint8_t *raw, size_t rows, size_t size, size_t pixel,
+                          const uint8_t *zeros, uint8_t *out)
+{
+    for (size_t r = 0; r < rows; r++, raw += size + 1, out += size) {
+        if (raw[0] == 0)
+            memcpy(out, raw + 1, size);
+        else if (!unfilter_row(raw[0], raw + 1, r ? out - size : zeros, out, size, pixel))
+            return false;
+    }
+    return true;
+}
+
+/* ---- JSON rows ---- */
+
+/* One row of results or annotations. Numbers that need more care than this scanner takes
+ * (`INEXACT`) hold the byte offset of their text instead. */
+typedef struct {
+    int64_t image; /* the number, or the byte offset of the string */
+    double score, area;
+    int64_t id;
+    int64_t text; /* byte offset of the RLE text, list or polygons */
+    uint32_t text_size, height, width, image_size, present;
+    uint8_t kind, is_crowd, unused[2];
+} Row;
+
+enum {
+    HAS_IMAGE = 1,
+    HAS_SCORE = 2,
+    HAS_SEGMENTATION = 4,
+    HAS_SIZE = 8,
+    HAS_AREA = 16,
+    HAS_CROWD = 32,
+    HAS_ID = 64,
+    IMAGE_IS_TEXT = 128,
+    IMAGE_ESCAPED = 256,
+    SCORE_INEXACT = 512,
+    AREA_INEXACT = 1024,
+};
+
+typedef struct {
+    const uint8_t *text;
+    size_t size, at;
+    int status;
+} Scanner;
+
+static bool fail(Scanner *scanner, int status)
+{
+    if (!scanner->status)
+        scanner->status = scanner->at >= scanner->size ? JSON_END : status;
+    return false;
+}
+
+static void skip_space(Scanner *scanner)
+{
+    while (scanner->at < scanner->size) {
+        uint8_t c = scanner->text[scanner->at];
+        if (c != ' ' && c != '\n' && c != '\r' && c != '\t')
+            return;
+        scanner->at++;
+    }
+}
+
+static int peek(Scanner *scanner)
+{
+    skip_space(scanner);
+    return scanner->at < scanner->size ? scanner->text[scanner->at] : -1;
+}
+
+static bool take(Scanner *scanner, int wanted)
+{
+    if (peek(scanner) != wanted)
+        return fail(scanner, JSON_CHARACTER);
+    scanner->at++;
+    return true;
+}
+
+/* Place of the next quote, backslash or control character. */
+INLINED size_t next_special(const uint8_t *text, size_t at, size_t size)
+{
+#if defined(__SSE2__)
+    const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
+    const __m128i highest = _mm_set1_epi8(31);
+    for (; at + 16 <= size; at += 16) {
+        __m128i word = _mm_loadu_si128((const __m128i *)(text + at));
+        __m128i control = _mm_cmpeq_epi8(_mm_min_epu8(word, highest), word);
+        __m128i found = _mm_or_si128(_mm_cmpeq_epi8(word, quote), _mm_cmpeq_epi8(word, backslash));
+        unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(found, control));
+        if (mask)
+            return at + lowest_bit(mask);
+    }
+#endif
+    while (at < size && text[at] != '"' && text[at] != '\\' && text[at] >= 32)
+        at++;
+    return at;
+}
+
+static bool is_hex(uint8_t c)
+{
+    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'f');
+}
+
+INLINED bool is_simple_escape(uint8_t c)
+{
+    return c == '\\' || c == '"' || c == '/' || c == 'b' || c == 'f' || c == 'n' || c == 'r' ||
+           c == 't';
+}
+
+INLINED bool skip_escape(Scanner *scanner)
+{
+    const uint8_t *at = scanner->text + scanner->at + 1;
+    if (scanner->at + 1 < scanner->size && is_simple_escape(*at)) {
+        scanner->at += 2;
+        return true;
+    }
+    if (scanner->at + 5 < scanner->size && *at == 'u' && is_hex(at[1]) && is_hex(at[2]) &&
+        is_hex(at[3]) && is_hex(at[4])) {
+        scanner->at += 6;
+        return true;
+    }
+    scanner->at++;
+    return fail(scanner, JSON_CHARACTER);
+}
+
+typedef struct {
+    size_t at, size;
+    bool escaped;
+} Text;
+
+static bool scan_string(Scanner *scanner, Text *string)
+{
+    if (!take(scanner, '"'))
+        return false;
+    string->at = scanner->at;
+    string->escaped = false;
+    for (;;) {
+        scanner->at = next_special(scanner->text, scanner->at, scanner->size);
+        if (scanner->at >= scanner->size)
+            return fail(scanner, JSON_END);
+        uint8_t c = scanner->text[scanner->at];
+        if (c == '"')
+            break;
+        if (c != '\\')
+            return fail(scanner, JSON_CHARACTER);
+        string->escaped = true;
+        if (!skip_escape(scanner))
+            return false;
+    }
+    string->size = scanner->at++ - string->at;
+    return true;
+}
+
+static bool is_digit(const Scanner *scanner)
+{
+    return scanner->at < scanner->size && scanner->text[scanner->at] >= '0' &&
+           scanner->text[scanner->at] <= '9';
+}
+
+/* A number as JSON spells it: ± digits × 10^power, `whole` where there is no point or exponent. */
+typedef struct {
+    size_t at;
+    uint64_t digits;
+    int64_t power;
+    bool negative, whole, exact; /* exact: `digits` has not overflowed */
+} Number;
+
+static bool scan_digits(Scanner *scanner, Number *number, bool behind_point)
+{
+    if (!is_digit(scanner))
+        return fail(scanner, JSON_CHARACTER);
+    for (; is_digit(scanner); scanner->at++) {
+        unsigned digit = scanner->text[scanner->at] - '0';
+        if (number->digits > (UINT64_MAX - digit) / 10)
+            number->exact = false;
+        number->digits = number->digits * 10 + digit;
+        number->power -= behind_point;
+    }
+    return true;
+}
+
+static bool scan_exponent(Scanner *scanner, Number *number)
+{
+    bool negative = false;
+    int64_t exponent = 0;
+    scanner->at++;
+    if (scanner->at < scanner->size &&
+        (scanner->text[scanner->at] == '-' || scanner->text[scanner->at] == '+'))
+        negative = scanner->text[scanner->at++] == '-';
+    if (!is_digit(scanner))
+        return fail(scanner, JSON_CHARACTER);
+    for (; is_digit(scanner); scanner->at++)
+        if (exponent < 100000)
+            exponent = exponent * 10 + (scanner->text[scanner->at] - '0');
+    number->power += negative ? -exponent : exponent;
+    return true;
+}
+
+static bool refuse_not_finite(Scanner *scanner)
+{
+    int c = peek(scanner);
+    return c == 'N' || c == 'I' ? fail(scanner, JSON_NOT_FINITE) : fail(scanner, JSON_CHARACTER);
+}
+
+static bool scan_number(Scanner *scanner, Number *number)
+{
+    int c = peek(scanner);
+    *number = (Number){.at = scanner->at, .whole = true, .exact = true};
+    if (c == '-') {
+        number->negative = true;
+        scanner->at++;
+    }
+    if (!is_digit(scanner))
+        return refuse_not_finite(scanner);
+    if (scanner->text[scanner->at] == '0')
+        scanner->at++;
+    else if (!scan_digits(scanner, number, false))
+        return false;
+    if (scanner->at < scanner->size && scanner->text[scanner->at] == '.') {
+        number->whole = false;
+        scanner->at++;
+        if (!scan_digits(scanner, number, true))
+            return false;
+    }
+    if (scanner->at < scanner->size && (scanner->text[scanner->at] | 32) == 'e') {
+        number->whole = false;
+        return scan_exponent(scanner, number);
+    }
+    return true;
+}
+
+/* `digits` / 5^`power` / 2^`power`, rounded once, to even: long division, a bit at a time. */
+static double divide_exactly(uint64_t digits, int power)
+{
+    uint64_t divisor = 1, quotient = 0, rest;
+    int exponent = -power;
+    for (int i = 0; i < power; i++)
+        divisor *= 5;
+    for (; !(digits >> 63); exponent--)
+        digits <<= 1;
+    for (; !(divisor >> 63); exponent++)
+        divisor <<= 1;
+    rest = digits;
+    if (rest < divisor) { /* now the quotient is in [1, 2) */
+        rest <<= 1;
+        exponent--;
+        quotient = 1;
+        rest -= divisor; /* right modulo 2^64, as the quotient is below 2 */
+    } else {
+        quotient = 1;
+        rest -= divisor;
+    }
+    for (int bit = 0; bit < 54; bit++) {
+        uint64_t carry = rest >> 63;
+        rest <<= 1;
+        quotient <<= 1;
+        if (carry || rest >= divisor) {
+            rest -= divisor;
+            quotient |= 1;
+        }
+    }
+    /* 55 bits: 53 to keep, two to round with, and the rest */
+    uint64_t tail = quotient & 3, kept = quotient >> 2;
+    kept += tail > 2 || (tail == 2 && (rest != 0 || (kept & 1))) || (tail == 3);
+    return ldexp((double)kept, exponent - 52);
+}
+
+/* The nearest double, or false where that takes more than is done here. */
+static bool number_value(const Number *number, double *value)
+{
+    static const double tens[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
+                                  1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+                                  1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    const uint64_t exact = (uint64_t)1 << 53;
+    if (!number->exact)
+        return false;
+    if (number->digits == 0)
+        *value = 0;
+    else if (number->power == 0)
+        *value = (double)number->digits;
+    else if (number->digits <= exact && number->power >= -22 && number->power <= 22)
+        *value = number->power < 0 ? (double)number->digits / tens[-number->power]
+                                   : (double)number->digits * tens[number->power];
+    else if (number->power < 0 && number->power >= -27)
+        *value = divide_exactly(number->digits, (int)-number->power);
+    else
+        return false;
+    if (number->negative)
+        *value = -*value;
+    return true;
+}
+
+/* An integer, or false with JSON_TYPE. `3.0` counts: some writers make floats of all numbers. */
+static bool scan_integer(Scanner *scanner, int64_t *value)
+{
+    Number number;
+    double real;
+    if (!scan_number(scanner, &number))
+        return false;
+    if (number.whole && number.exact && number.digits <= INT64_MAX) {
+        *value = number.negative ? -(int64_t)number.digits : (int64_t)number.digits;
+        return true;
+    }
+    if (!number.whole && number_value(&number, &real) && fabs(real) < 9e15 && floor(real) == real) {
+        *value = (int64_t)real;
+        return true;
+    }
+    scanner->at = number.at;
+    return fail(scanner, JSON_TYPE);
+}
+
+/* A float; where it is hard the offset of its text, and true in `inexact`. */
+static bool scan_float(Scanner *scanner, double *value, bool *inexact)
+{
+    Number number;
+    int c = peek(scanner);
+    if (c == '"' || c == '{' || c == '[' || c == 't' || c == 'f' || c == 'n')
+        return fail(scanner, JSON_TYPE);
+    if (!scan_number(scanner, &number))
+        return false;
+    *inexact = !number_value(&number, value);
+    if (*inexact)
+        *value = (double)number.at;
+    return true;
+}
+
+static bool skip_word(Scanner *scanner, const char *word)
+{
+    size_t size = strlen(word);
+    if (scanner->size - scanner->at < size || memcmp(scanner->text + scanner->at, word, size) != 0)
+        return fail(scanner, JSON_CHARACTER);
+    scanner->at += size;
+    return true;
+}
+
+static bool skip_scalar(Scanner *scanner, int c)
+{
+    Text string;
+    Number number;
+    switch (c) {
+    case '"':
+        return scan_string(scanner, &string);
+    case 't':
+        return skip_word(scanner, "true");
+    case 'f':
+        return skip_word(scanner, "false");
+    case 'n':
+        return skip_word(scanner, "null");
+    default:
+        return scan_number(scanner, &number);
+    }
+}
+
+/* Open brackets, innermost in the lowest bit; 1 is an object. */
+typedef struct {
+    uint64_t objects[MAX_DEPTH / 64];
+    int depth;
+} Nesting;
+
+static bool is_object(const Nesting *nesting)
+{
+    int level = nesting->depth - 1;
+    return nesting->objects[level / 64] >> (level % 64) & 1;
+}
+
+static bool open_bracket(Scanner *scanner, Nesting *nesting, bool object)
+{
+    if (nesting->depth == MAX_DEPTH)
+        return fail(scanner, JSON_DEPTH);
+    int level = nesting->depth++;
+    uint64_t bit = (uint64_t)1 << (level % 64);
+    nesting->objects[level / 64] = (nesting->objects[level / 64] & ~bit) | (object ? bit : 0);
+    scanner->at++;
+    return true;
+}
+
+static bool skip_key(Scanner *scanner)
+{
+    Text key;
+    return scan_string(scanner, &key) && take(scanner, ':');
+}
+
+/* After a value inside brackets: close those that end, and stand before the next value. */
+static bool close_brackets(Scanner *scanner, Nesting *nesting)
+{
+    while (nesting->depth > 0) {
+        bool object = is_object(nesting);
+        int c = peek(scanner);
+        if (c == ',') {
+            scanner->at++;
+            return object ? skip_key(scanner) : true;
+        }
+        if (!take(scanner, object ? '}' : ']'))
+            return false;
+        nesting->depth--;
+    }
+    return true;
+}
+
+/* Skip any value, checking its syntax. No recursion: depth is bounded, the stack is not used. */
+static bool skip_value(Scanner *scanner)
+{
+    Nesting nesting = {.depth = 0};
+    do {
+        int c = peek(scanner);
+        if (c == '{' || c == '[') {
+            bool object = c == '{';
+            if (!open_bracket(scanner, &nesting, object))
+                return false;
+            if (peek(scanner) == (object ? '}' : ']')) {
+                scanner->at++;
+                nesting.depth--;
+            } else if (object) {
+                if (!skip_key(scanner))
+                    return false;
+                continue;
+            } else {
+                continue;
+            }
+        } else if (!skip_scalar(scanner, c)) {
+            return false;
+        }
+        if (!close_brackets(scanner, &nesting))
+            return false;
+    } while (nesting.depth > 0);
+    return true;
+}
+
+INLINED bool is_named(const Scanner *scanner, const Text *key, const char *name)
+{
+    return key->size == strlen(name) && memcmp(scanner->text + key->at, name, key->size) == 0;
+}
+
+/* Whether another member follows `{` or `,`; takes the closing bracket where not. */
+static bool next_member(Scanner *scanner, bool *first, int closing)
+{
+    if (scanner->status)
+        return false;
+    int c = peek(scanner);
+    if (c == closing) {
+        scanner->at++;
+        return false;
+    }
+    if (!*first && !take(scanner, ','))
+        return false;
+    *first = false;
+    return true;
+}
+
+static bool scan_size(Scanner *scanner, Row *row)
+{
+    int64_t height, width;
+    if (peek(scanner) != '[')
+        return fail(scanner, JSON_TYPE);
+    scanner->at++;
+    if (!scan_integer(scanner, &height) || !take(scanner, ',') || !scan_integer(scanner, &width) ||
+        !take(scanner, ']'))
+        return false;
+    row->height = height < 0 || height > UINT32_MAX ? 0 : (uint32_t)height;
+    row->width = width < 0 || width > UINT32_MAX ? 0 : (uint32_t)width;
+    row->present |= HAS_SIZE;
+    return true;
+}
+
+/* Remember where a value is, and skip it. */
+static bool scan_extent(Scanner *scanner, Row *row, int kind)
+{
+    peek(scanner);
+    size_t from = scanner->at;
+    if (!skip_value(scanner))
+        return false;
+    if (scanner->at - from > UINT32_MAX)
+        return fail(scanner, JSON_TYPE);
+    row->text = (int64_t)from;
+    row->text_size = (uint32_t)(scanner->at - from);
+    row->kind = (uint8_t)kind;
+    row->present |= HAS_SEGMENTATION;
+    return true;
+}
+
+static bool scan_counts(Scanner *scanner, Row *row)
+{
+    Text string;
+    int c = peek(scanner);
+    if (c == '[')
+        return scan_extent(scanner, row, SEGMENT_LIST);
+    if (c != '"')
+        return fail(scanner, JSON_TYPE);
+    if (!scan_string(scanner, &string))
+        return false;
+    if (string.size > UINT32_MAX)
+        return fail(scanner, JSON_TYPE);
+    row->text = (int64_t)string.at;
+    row->text_size = (uint32_t)string.size;
+    row->kind = string.escaped ? SEGMENT_ESCAPED : SEGMENT_TEXT;
+    row->present |= HAS_SEGMENTATION;
+    return true;
+}
+
+static bool scan_segmentation(Scanner *scanner, Row *row)
+{
+    bool first = true;
+    int c = peek(scanner);
+    if (c == '[')
+        return scan_extent(scanner, row, SEGMENT_POLYGONS);
+    if (c != '{')
+        return fail(scanner, JSON_TYPE);
+    scanner->at++;
+    while (next_member(scanner, &first, '}')) {
+        Text key;
+        if (!scan_string(scanner, &key) || !take(scanner, ':'))
+            return false;
+        bool fine = is_named(scanner, &key, "counts") ? scan_counts(scanner, row)
+                    : is_named(scanner, &key, "size") ? scan_size(scanner, row)
+                                                      : skip_value(scanner);
+        if (!fine)
+            return false;
+    }
+    return !scanner->status;
+}
+
+static bool scan_image(Scanner *scanner, Row *row)
+{
+    Text string;
+    row->present = (row->present | HAS_IMAGE) & ~(unsigned)(IMAGE_IS_TEXT | IMAGE_ESCAPED);
+    if (peek(scanner) != '"')
+        return scan_integer(scanner, &row->image);
+    if (!scan_string(scanner, &string) || string.size > UINT32_MAX)
+        return fail(scanner, JSON_TYPE);
+    row->image = (int64_t)string.at;
+    row->image_size = (uint32_t)string.size;
+    row->present |= IMAGE_IS_TEXT | (string.escaped ? IMAGE_ESCAPED : 0);
+    return true;
+}
+
+static bool scan_crowd(Scanner *scanner, Row *row)
+{
+    int64_t value = 0;
+    int c = peek(scanner);
+    bool fine = c == 't'   ? (value = 1, skip_word(scanner, "true"))
+                : c == 'f' ? skip_word(scanner, "false")
+                           : scan_integer(scanner, &value);
+    row->is_crowd = value != 0;
+    row->present |= HAS_CROWD;
+    return fine;
+}
+
+/* An id counts only where it is an integer. */
+static bool scan_id(Scanner *scanner, Row *row)
+{
+    int c = peek(scanner);
+    if (c != '-' && (c < '0' || c > '9'))
+        return skip_value(scanner);
+    row->present |= HAS_ID;
+    return scan_integer(scanner, &row->id);
+}
+
+static bool scan_row_float(Scanner *scanner, Row *row, double *value, unsigned has,
+                           unsigned inexact)
+{
+    bool hard = false;
+    if (!scan_float(scanner, value, &hard))
+        return false;
+    row->present = (row->present & ~inexact) | has | (hard ? inexact : 0);
+    return true;
+}
+
+static bool scan_member(Scanner *scanner, Row *row)
+{
+    Text key;
+    if (!scan_string(scanner, &key) || !take(scanner, ':'))
+        return false;
+    switch (key.size) {
+    case 2:
+        if (is_named(scanner, &key, "id"))
+            return scan_id(scanner, row);
+        break;
+    case 4:
+        if (is_named(scanner, &key, "area"))
+            return scan_row_float(scanner, row, &row->area, HAS_AREA, AREA_INEXACT);
+        break;
+    case 5:
+        if (is_named(scanner, &key, "score"))
+            return scan_row_float(scanner, row, &row->score, HAS_SCORE, SCORE_INEXACT);
+        break;
+    case 7:
+        if (is_named(scanner, &key, "iscrowd"))
+            return scan_crowd(scanner, row);
+        break;
+    case 8:
+        if (is_named(scanner, &key, "image_id"))
+            return scan_image(scanner, row);
+        break;
+    case 12:
+        if (is_named(scanner, &key, "segmentation"))
+            return scan_segmentation(scanner, row);
+        break;
+    default:
+        break;
+    }
+    return skip_value(scanner);
+}
+
+static bool scan_row(Scanner *scanner, Row *row)
+{
+    bool first = true;
+    memset(row, 0, sizeof *row);
+    if (!take(scanner, '{'))
+        return false;
+    while (next_member(scanner, &first, '}'))
+        if (!scan_member(scanner, row))
+            return false;
+    return !scanner->status;
+}
+
+/* Scan rows of a list until `room` is used up or the list ends. `scanner` stands behind `[`, or
+ * behind the comma after the last row scanned; afterwards likewise, or behind `]`. */
+static size_t scan_rows(Scanner *scanner, Row *rows, size_t room, bool *done)
+{
+    size_t count = 0;
+    *done = false;
+    if (peek(scanner) == ']') {
+        scanner->at++;
+        *done = true;
+        return 0;
+    }
+    while (count < room) {
+        if (!scan_row(scanner, rows + count))
+            return count;
+        count++;
+        int c = peek(scanner);
+        *done = c == ']';
+        if (c != ']' && c != ',') {
+            fail(scanner, JSON_CHARACTER);
+            return count;
+        }
+        scanner->at++;
+        if (*done)
+            return count;
+    }
+    return count;
+}
+
+/* ---- what Python sees ---- */
+
+/* A buffer that Python lent, with what is checked of it. */
+typedef struct {
+    Py_buffer view;
+    size_t count;
+} Lent;
+
+static bool whole_items(Lent *lent, size_t item, size_t at_least, const char *name)
+{
+    lent->count = (size_t)lent->view.len / item;
+    if ((size_t)lent->view.len % item == 0 && lent->count >= at_least)
+        return true;
+    PyErr_Format(PyExc_ValueError, "buffer `%s` has %zd bytes, expected at least %zu items of %zu",
+                 name, lent->view.len, at_least, item);
+    return false;
+}
+
+static void give_back(Lent *lent, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (lent[i].view.obj)
+            PyBuffer_Release(&lent[i].view);
+}
+
+/* Borrow `count` buffers from a tuple of arguments starting at `first`. */
+static bool borrow(PyObject *arguments, Py_ssize_t first, Lent *lent, size_t count,
+                   const char *writable)
+{
+    for (size_t i = 0; i < count; i++)
+        lent[i].view.obj = NULL;
+    for (size_t i = 0; i < count; i++) {
+        PyObject *object = PyTuple_GetItem(arguments, first + (Py_ssize_t)i);
+        int flags = writable[i] == 'w' ? PyBUF_WRITABLE : PyBUF_SIMPLE;
+        if (!object || PyObject_GetBuffer(object, &lent[i].view, flags) < 0) {
+            give_back(lent, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool starts_from_zero(const int64_t *offsets, size_t count, size_t upto)
+{
+    if (offsets[0] != 0 || offsets[count] < 0 || (uint64_t)offsets[count] > upto)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (offsets[i + 1] < offsets[i])
+            return false;
+    return true;
+}
+
+static PyObject *refuse(const char *what)
+{
+    PyErr_SetString(PyExc_ValueError, what);
+    return NULL;
+}
+
+/* scan_rows(text, out, position) -> (rows, position, done, status) */
+static PyObject *py_scan_rows(PyObject *module, PyObject *arguments)
+{
+    Lent lent[2];
+    PyObject *text, *out;
+    Py_ssize_t position;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "OOn:scan_rows", &text, &out, &position))
+        return NULL;
+    if (!borrow(arguments, 0, lent, 2, "rw"))
+        return NULL;
+    PyObject *result = NULL;
+    if (position < 0 || position > lent[0].view.len) {
+        refuse("the position is outside the text");
+    } else if (whole_items(&lent[1], sizeof(Row), 1, "out")) {
+        Scanner scanner = {lent[0].view.buf, (size_t)lent[0].view.len, (size_t)position, OK};
+        bool done;
+        size_t count;
+        Py_BEGIN_ALLOW_THREADS;
+        count = scan_rows(&scanner, lent[1].view.buf, lent[1].count, &done);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("nnOi", (Py_ssize_t)count, (Py_ssize_t)scanner.at,
+                               done ? Py_True : Py_False, scanner.status);
+    }
+    give_back(lent, 2);
+    return result;
+}
+
+/* skip_value(text, position) -> (position behind the value, status) */
+static PyObject *py_skip_value(PyObject *module, PyObject *arguments)
+{
+    Lent lent[1];
+    PyObject *text;
+    Py_ssize_t position;
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "On:skip_value", &text, &position) ||
+        !borrow(arguments, 0, lent, 1, "r"))
+        return NULL;
+    PyObject *result = NULL;
+    if (position < 0 || position > lent[0].view.len) {
+        refuse("the position is outside the text");
+    } else {
+        Scanner scanner = {lent[0].view.buf, (size_t)lent[0].view.len, (size_t)position, OK};
+        Py_BEGIN_ALLOW_THREADS;
+        skip_value(&scanner);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("ni", (Py_ssize_t)scanner.at, scanner.status);
+    }
+    give_back(lent, 1);
+    return result;
+}
+
+static bool lend_masks(Lent *lent, Masks *masks, size_t *count)
+{
+    /* text, extra, offsets, lengths, kinds, scores */
+    if (!whole_items(&lent[2], 8, 0, "offsets"))
+        return false;
+    *count = lent[2].count;
+    if (!whole_items(&lent[3], 4, *count, "lengths") || !whole_items(&lent[4], 1, *count, "kinds") ||
+        !whole_items(&lent[5], 8, *count, "scores"))
+        return false;
+    *masks = (Masks){.text = lent[0].view.buf,
+                     .extra = lent[1].view.buf,
+                     .text_size = (size_t)lent[0].view.len,
+                     .extra_size = (size_t)lent[1].view.len,
+                     .offsets = lent[2].view.buf,
+                     .lengths = lent[3].view.buf,
+                     .kinds = lent[4].view.buf,
+                     .scores = lent[5].view.buf};
+    return true;
+}
+
+static bool lend_rules(Lent *lent, Rules *rules)
+{
+    /* thresholds, ranges */
+    if (!whole_items(&lent[0], 8, 1, "thresholds") || !whole_items(&lent[1], 8, 2 * NUM_AREAS, "ranges"))
+        return false;
+    if (lent[0].count > MAX_THRESHOLDS || lent[1].count != 2 * NUM_AREAS) {
+        refuse("too many thresholds, or not four area ranges");
+        return false;
+    }
+    rules->thresholds = lent[0].view.buf;
+    rules->num_thresholds = (int)lent[0].count;
+    rules->ranges = lent[1].view.buf;
+    if (rules->thresholds[0] > 0)
+        return true;
+    refuse("thresholds must be above 0");
+    return false;
+}
+
+static bool lend_records(Lent *lent, Records *records, size_t rows)
+{
+    /* scores, prediction_ids, areas, matched, ignored, best_ious, partners */
+    static const char *const names[] = {"scores",  "prediction_ids", "areas",   "matched",
+                                        "ignored", "best_ious",      "partners"};
+    static const size_t sizes[] = {8, 4, 8, 2 * NUM_AREAS, 2 * NUM_AREAS, 8, 4};
+    for (int i = 0; i < 7; i++)
+        if (!whole_items(&lent[i], sizes[i], rows, names[i]))
+            return false;
+    *records = (Records){lent[0].view.buf, lent[1].view.buf, lent[2].view.buf, lent[3].view.buf,
+                         lent[4].view.buf, lent[5].view.buf, lent[6].view.buf};
+    return true;
+}
+
+static bool lend_truth(Lent *lent, TruthTables *tables, size_t *num_images)
+{
+    /* packed, entries, areas, sizes */
+    if (!whole_items(&lent[1], sizeof(ImageEntry), 0, "entries") ||
+        !whole_items(&lent[2], 8, 0, "areas") || !whole_items(&lent[3], 8, 0, "sizes"))
+        return false;
+    *num_images = lent[1].count;
+    *tables = (TruthTables){lent[0].view.buf, (size_t)lent[0].view.len, lent[1].view.buf,
+                            lent[2].view.buf, lent[3].view.buf,         lent[2].count,
+                            lent[3].count};
+    return true;
+}
+
+/* Each image has as many rows as its masks, but at most the cut. */
+static bool rows_fit(const ByImage *by_image, size_t num_images, uint32_t cut)
+{
+    for (size_t i = 0; i < num_images; i++) {
+        int64_t masks = by_image->mask_offsets[i + 1] - by_image->mask_offsets[i];
+        int64_t rows = by_image->record_offsets[i + 1] - by_image->record_offsets[i];
+        if (rows < (masks < (int64_t)cut ? masks : (int64_t)cut))
+            return false;
+    }
+    return true;
+}
+
+enum { NUM_MATCH_BUFFERS = 24 };
+
+/* Check all that `match_rle` borrows. */
+static bool lend_match(Lent *lent, Masks *masks, TruthTables *tables, Rules *rules,
+                       ByImage *by_image, Records *records, size_t *num_images)
+{
+    size_t num_masks;
+    if (!lend_masks(lent, masks, &num_masks) || !lend_truth(lent + 6, tables, num_images) ||
+        !lend_rules(lent + 10, rules) ||
+        !whole_items(&lent[12], 8, *num_images + 1, "mask_offsets") ||
+        !whole_items(&lent[13], 8, *num_images + 1, "record_offsets") ||
+        !whole_items(&lent[14], 8, *num_images + 1, "size_offsets") ||
+        !whole_items(&lent[15], 1, *num_images, "overlaps") ||
+        !whole_items(&lent[16], 8, *num_images, "num_empty"))
+        return false;
+    *by_image = (ByImage){lent[12].view.buf, lent[13].view.buf, lent[14].view.buf,
+                          lent[15].view.buf, lent[16].view.buf};
+    const int64_t *rows = by_image->record_offsets;
+    if (!starts_from_zero(by_image->mask_offsets, *num_images, num_masks) ||
+        !starts_from_zero(rows, *num_images, SIZE_MAX / 64) ||
+        !rows_fit(by_image, *num_images, rules->max_detections)) {
+        refuse("offsets do not ascend, or the records do not hold the masks");
+        return false;
+    }
+    return lend_records(lent + 17, records, (size_t)rows[*num_images]);
+}
+
+/* match_rle(24 buffers, begin, end, max_detections, crowds_ignore, void_ignores)
+ * -> (status, image, mask); the buffers are those of `lend_match`. */
+static PyObject *py_match_rle(PyObject *module, PyObject *arguments)
+{
+    Lent lent[NUM_MATCH_BUFFERS];
+    Rules rules;
+    Py_ssize_t begin, end;
+    unsigned int cut;
+    int crowds_ignore, void_ignores;
+    (void)module;
+    PyObject *numbers =
+        PyTuple_GetSlice(arguments, NUM_MATCH_BUFFERS, NUM_MATCH_BUFFERS + 5);
+    bool parsed = numbers && PyArg_ParseTuple(numbers, "nnIpp:match_rle", &begin, &end, &cut,
+                                              &crowds_ignore, &void_ignores);
+    Py_XDECREF(numbers);
+    if (!parsed || !borrow(arguments, 0, lent, NUM_MATCH_BUFFERS, "rrrrrrrrrrrrrrrwwwwwwwww"))
+        return NULL;
+    Masks masks;
+    TruthTables tables;
+    ByImage by_image;
+    Records records;
+    size_t num_images;
+    PyObject *result = NULL;
+    rules.max_detections = cut;
+    rules.crowds_ignore = crowds_ignore;
+    rules.void_ignores = void_ignores;
+    if (!lend_match(lent, &masks, &tables, &rules, &by_image, &records, &num_images)) {
+    } else if (begin < 0 || begin > end || (size_t)end > num_images) {
+        refuse("the range of images is outside the truth");
+    } else {
+        Evaluator evaluator = {.failed_mask = -1};
+        int64_t failed = -1;
+        int status;
+        Py_BEGIN_ALLOW_THREADS;
+        status = match_images_here(&evaluator, &masks, &tables, &rules, &by_image, &records, begin,
+                                   end, &failed);
+        free_evaluator(&evaluator);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("iLL", status, (long long)failed, (long long)evaluator.failed_mask);
+    }
+    give_back(lent, NUM_MATCH_BUFFERS);
+    return result;
+}
+
+/* Borrow `count` buffers at the head of the arguments and parse the numbers behind them. */
+static bool open_call(PyObject *arguments, Lent *lent, Py_ssize_t count, const char *modes,
+                      const char *format, ...)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        lent[i].view.obj = NULL;
+    if (PyTuple_Size(arguments) < count) {
+        PyErr_SetString(PyExc_TypeError, "too few arguments");
+        return false;
+    }
+    PyObject *numbers = PyTuple_GetSlice(arguments, count, PyTuple_Size(arguments));
+    if (!numbers)
+        return false;
+    va_list places;
+    va_start(places, format);
+    bool parsed = PyArg_VaParse(numbers, format, places);
+    va_end(places);
+    Py_DECREF(numbers);
+    return parsed && borrow(arguments, 0, lent, (size_t)count, modes);
+}
+
+/* match_runs(true starts, true ids, true areas, true sizes, starts, ids, scores, thresholds,
+ * ranges, 7 record columns, pixels, entities, crowds, max_detections, crowds_ignore,
+ * void_ignores) -> (status, num_empty) */
+static PyObject *py_match_runs(PyObject *module, PyObject *arguments)
+{
+    Lent lent[16];
+    long long pixels;
+    unsigned int num_entities, num_crowds, cut;
+    int crowds_ignore, void_ignores;
+    (void)module;
+    if (!open_call(arguments, lent, 16, "rrrrrrrrrwwwwwww", "LIIIpp:match_runs", &pixels,
+                   &num_entities, &num_crowds, &cut, &crowds_ignore, &void_ignores))
+        return NULL;
+    PyObject *result = NULL;
+    Rules rules = {.max_detections = cut, .crowds_ignore = crowds_ignore,
+                   .void_ignores = void_ignores};
+    Records records;
+    size_t num_ids = (size_t)num_entities + num_crowds;
+    if (whole_items(&lent[0], 4, 1, "true starts") &&
+        whole_items(&lent[1], 4, lent[0].count, "true ids") &&
+        whole_items(&lent[2], 8, num_ids + 1, "true areas") &&
+        whole_items(&lent[3], 8, num_entities, "true sizes") &&
+        whole_items(&lent[4], 4, 1, "starts") && whole_items(&lent[5], 4, lent[4].count, "ids") &&
+        whole_items(&lent[6], 8, 0, "scores") && lend_rules(lent + 7, &rules) &&
+        lend_records(lent + 9, &records, lent[6].count < cut ? lent[6].count : cut)) {
+        Evaluator evaluator = {.failed_mask = -1};
+        Truth truth = {lent[2].view.buf, lent[3].view.buf, num_entities, num_crowds};
+        Block ends = {NULL, 0};
+        int64_t num_empty = 0;
+        size_t count = lent[6].count, num_runs = lent[4].count;
+        const int32_t *starts = lent[4].view.buf, *ids = lent[5].view.buf;
+        int status = num_ids > MAX_PIXELS || count > MAX_PIXELS || pixels < 0 ? MAP_DAMAGED : OK;
+        Py_BEGIN_ALLOW_THREADS;
+        if (!status)
+            status = index_runs(&evaluator.map, lent[0].view.buf, lent[1].view.buf, lent[0].count,
+                                (uint64_t)pixels, (uint32_t)num_ids);
+        if (!status && !runs_are_sound(starts, ids, num_runs, (uint64_t)pixels, MAX_PIXELS))
+            status = MAP_DAMAGED;
+        if (!status && !runs_by_id(&evaluator.reader, &ends, starts, ids, num_runs,
+                                   (uint64_t)pixels, (uint32_t)count))
+            status = NO_MEMORY;
+        if (!status)
+            status = match_sorted_runs(&evaluator, ends.at, lent[6].view.buf, count, &truth, &rules,
+                                       &records, &num_empty);
+        free(ends.at);
+        free_evaluator(&evaluator);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("iL", status, (long long)num_empty);
+    }
+    give_back(lent, 16);
+    return result;
+}
+
+/* Run the three steps of a contingency table; the cells end in `cells`. */
+static int count_cells(const MapView *truth, const MapView *prediction, uint32_t num_entities,
+                       uint64_t pixels, Piece *cells, size_t *count)
+{
+    size_t most = (size_t)truth->num_ids > num_entities ? truth->num_ids : num_entities;
+    size_t room = truth->num_runs + prediction->num_runs;
+    Piece *spare = malloc((room + 1) * sizeof(Piece));
+    size_t *places = malloc((most + 3) * sizeof(size_t));
+    int status = spare && places ? OK : NO_MEMORY;
+    if (!status) {
+        size_t pieces = cut_pieces(truth, prediction, num_entities, pixels, cells);
+        sort_pieces(cells, spare, pieces, false, places, (size_t)num_entities + 1);
+        sort_pieces(spare, cells, pieces, true, places, (size_t)truth->num_ids + 1);
+        *count = sum_cells(cells, pieces);
+    }
+    free(spare);
+    free(places);
+    return status;
+}
+
+/* contingency(true starts, true ids, starts, ids, cells, pixels, true ids, entities)
+ * -> (status, cells) */
+static PyObject *py_contingency(PyObject *module, PyObject *arguments)
+{
+    Lent lent[5];
+    long long pixels;
+    unsigned int num_ids, num_entities;
+    (void)module;
+    if (!open_call(arguments, lent, 5, "rrrrw", "LII:contingency", &pixels, &num_ids,
+                   &num_entities))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[0], 4, 1, "true starts") &&
+        whole_items(&lent[1], 4, lent[0].count, "true ids") &&
+        whole_items(&lent[2], 4, 1, "starts") && whole_items(&lent[3], 4, lent[2].count, "ids") &&
+        whole_items(&lent[4], sizeof(Piece), lent[0].count + lent[2].count, "cells")) {
+        MapView truth = {lent[0].view.buf, lent[1].view.buf, lent[0].count, num_ids};
+        MapView prediction = {lent[2].view.buf, lent[3].view.buf, lent[2].count, num_entities};
+        size_t count = 0;
+        int status = MAP_DAMAGED;
+        Py_BEGIN_ALLOW_THREADS;
+        if (pixels > 0 && num_ids < MAX_PIXELS && num_entities < MAX_PIXELS &&
+            runs_are_sound(truth.starts, truth.ids, truth.num_runs, (uint64_t)pixels, num_ids) &&
+            runs_are_sound(prediction.starts, prediction.ids, prediction.num_runs,
+                           (uint64_t)pixels, MAX_PIXELS))
+            status = count_cells(&truth, &prediction, num_entities, (uint64_t)pixels,
+                                 lent[4].view.buf, &count);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("in", status, (Py_ssize_t)count);
+    }
+    give_back(lent, 5);
+    return result;
+}
+
+/* find_runs(items, starts, item_size) -> number of runs */
+static PyObject *py_find_runs(PyObject *module, PyObject *arguments)
+{
+    Lent lent[2];
+    int item_size;
+    (void)module;
+    if (!open_call(arguments, lent, 2, "rw", "i:find_runs", &item_size))
+        return NULL;
+    PyObject *result = NULL;
+    if (item_size != 1 && item_size != 2 && item_size != 4 && item_size != 8) {
+        refuse("items have 1, 2, 4 or 8 bytes");
+    } else if (whole_items(&lent[0], (size_t)item_size, 0, "items") &&
+               whole_items(&lent[1], 4, lent[0].count + 1, "starts")) {
+        size_t num_runs;
+        Py_BEGIN_ALLOW_THREADS;
+        num_runs = find_runs(lent[0].view.buf, lent[0].count, item_size, lent[1].view.buf);
+        Py_END_ALLOW_THREADS;
+        result = PyLong_FromSize_t(num_runs);
+    }
+    give_back(lent, 2);
+    return result;
+}
+
+/* measure(starts, ids, areas, boxes, height, width) -> status; boxes may be empty */
+static PyObject *py_measure(PyObject *module, PyObject *arguments)
+{
+    Lent lent[4];
+    long long height, width;
+    (void)module;
+    if (!open_call(arguments, lent, 4, "rrww", "LL:measure", &height, &width))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[0], 4, 1, "starts") && whole_items(&lent[1], 4, lent[0].count, "ids") &&
+        whole_items(&lent[2], 8, 1, "areas") &&
+        whole_items(&lent[3], 32, lent[3].view.len ? lent[2].count : 0, "boxes")) {
+        const int32_t *starts = lent[0].view.buf, *ids = lent[1].view.buf;
+        int64_t *areas = lent[2].view.buf, *boxes = lent[3].view.buf;
+        size_t num_runs = lent[0].count, num_ids = lent[2].count;
+        int status = MAP_DAMAGED;
+        Py_BEGIN_ALLOW_THREADS;
+        if (height > 0 && width > 0 && height <= MAX_PIXELS / width && num_ids <= MAX_PIXELS &&
+            runs_are_sound(starts, ids, num_runs, (uint64_t)(height * width),
+                           (uint32_t)(num_ids - 1))) {
+            status = OK;
+            for (size_t i = 0; i < num_runs; i++) {
+                int64_t end = i + 1 < num_runs ? starts[i + 1] : height * width;
+                areas[ids[i]] += end - starts[i];
+                if (lent[3].count)
+                    widen_by_run(boxes + 4 * (size_t)ids[i], starts[i], end, width, false);
+            }
+            close_boxes(boxes, lent[3].count);
+        }
+        Py_END_ALLOW_THREADS;
+        result = PyLong_FromLong(status);
+    }
+    give_back(lent, 4);
+    return result;
+}
+
+/* Draw a map, turn it, and find its runs again; `map` is replaced by the turned one. */
+static int transpose_map(MapIndex *map, Block *dense, Block *turned, uint32_t height, uint32_t width)
+{
+    size_t pixels = (size_t)map->pixels;
+    if (!reserve(dense, pixels, 4) || !reserve(turned, pixels, 4))
+        return NO_MEMORY;
+    uint32_t *items = turned->at;
+    draw_runs(map->starts, map->ids, map->num_runs, dense->at);
+    transpose(dense->at, items, height, width);
+    /* The drawn map is not needed any more: its place takes the starts of the runs. */
+    int32_t *starts = dense->at;
+    size_t num_runs = 1;
+    starts[0] = 0;
+    for (size_t i = 1; i < pixels; i++)
+        if (items[i] != items[i - 1])
+            starts[num_runs++] = (int32_t)i;
+    if (!reserve(&map->starts_block, num_runs + 1, 4) || !reserve(&map->ids_block, num_runs + 1, 4))
+        return NO_MEMORY;
+    map->starts = map->starts_block.at;
+    map->ids = map->ids_block.at;
+    map->num_runs = num_runs;
+    for (size_t i = 0; i < num_runs; i++) {
+        map->starts[i] = (uint32_t)starts[i];
+        map->ids[i] = items[starts[i]];
+    }
+    map->starts[num_runs] = (uint32_t)pixels;
+    return OK;
+}
+
+/* Pack the runs of a map; fills the entry but for its offset and first id. */
+static int pack_map(const MapIndex *map, uint8_t *out, size_t out_size, ImageEntry *entry,
+                    size_t *size)
+{
+    size_t room = map->num_runs + (size_t)(map->pixels / 65535) + 1;
+    if (room > out_size / 6)
+        return NO_MEMORY;
+    Packer packer = {out, room, 0, malloc(room * 4)};
+    if (!packer.ids)
+        return NO_MEMORY;
+    bool fits = true;
+    for (size_t i = 0; i < map->num_runs; i++)
+        fits &= pack_run(&packer, map->starts[i + 1] - map->starts[i], map->ids[i]);
+    *size = pack_ids(&packer, entry->num_entities + entry->num_crowds, &entry->id_width);
+    entry->num_runs = (uint32_t)packer.num_runs;
+    entry->check = checksum(out, *size);
+    free(packer.ids);
+    return fits ? OK : NO_MEMORY;
+}
+
+/* pack_runs(starts, ids, entry, out, transposed) -> (status, bytes); `entry` says height, width
+ * and the numbers of ids, and gets the rest. */
+static PyObject *py_pack_runs(PyObject *module, PyObject *arguments)
+{
+    Lent lent[4];
+    int transposed;
+    (void)module;
+    if (!open_call(arguments, lent, 4, "rrww", "p:pack_runs", &transposed))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[0], 4, 1, "starts") && whole_items(&lent[1], 4, lent[0].count, "ids") &&
+        whole_items(&lent[2], sizeof(ImageEntry), 1, "entry")) {
+        ImageEntry *entry = lent[2].view.buf;
+        MapIndex map = {.num_runs = 0};
+        Block dense = {NULL, 0}, turned = {NULL, 0};
+        size_t size = 0;
+        uint64_t num_ids = (uint64_t)entry->num_entities + entry->num_crowds;
+        int status = MAP_DAMAGED;
+        Py_BEGIN_ALLOW_THREADS;
+        if (num_ids <= MAX_PIXELS && entry->height <= MAX_PIXELS && entry->width <= MAX_PIXELS)
+            status = index_runs(&map, lent[0].view.buf, lent[1].view.buf, lent[0].count,
+                                entry_pixels(entry), (uint32_t)num_ids);
+        if (!status && transposed)
+            status = transpose_map(&map, &dense, &turned, entry->height, entry->width);
+        if (!status)
+            status = pack_map(&map, lent[3].view.buf, (size_t)lent[3].view.len, entry, &size);
+        free(dense.at);
+        free(turned.at);
+        free_index(&map);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("in", status, (Py_ssize_t)size);
+    }
+    give_back(lent, 4);
+    return result;
+}
+
+/* unpack_runs(packed, entry, starts, ids) -> status */
+static PyObject *py_unpack_runs(PyObject *module, PyObject *arguments)
+{
+    Lent lent[4];
+    (void)module;
+    if (!open_call(arguments, lent, 4, "rrww", ":unpack_runs"))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[1], sizeof(ImageEntry), 1, "entry")) {
+        const ImageEntry *entry = lent[1].view.buf;
+        if (whole_items(&lent[2], 4, entry->num_runs, "starts") &&
+            whole_items(&lent[3], 4, entry->num_runs, "ids")) {
+            MapIndex map = {.num_runs = 0};
+            int status;
+            Py_BEGIN_ALLOW_THREADS;
+            status = unpack_map(&map, lent[0].view.buf, (size_t)lent[0].view.len, entry);
+            if (!status) {
+                memcpy(lent[2].view.buf, map.starts, map.num_runs * 4);
+                memcpy(lent[3].view.buf, map.ids, map.num_runs * 4);
+            }
+            free_index(&map);
+            Py_END_ALLOW_THREADS;
+            result = PyLong_FromLong(status);
+        }
+    }
+    give_back(lent, 4);
+    return result;
+}
+
+static int compile_images(const Masks *masks, Compilation *made, int64_t begin, int64_t end,
+                          int64_t *stopped, int64_t *failed_mask)
+{
+    Evaluator evaluator = {.failed_mask = -1};
+    Gathering gathering = {.num_runs = 0};
+    int status = OK;
+    bool full = false;
+    for (*stopped = begin; *stopped < end; ++*stopped) {
+        status = compile_image(&evaluator, &gathering, masks, made, *stopped, &full);
+        if (status || full)
+            break;
+    }
+    *failed_mask = evaluator.failed_mask;
+    free_gathering(&gathering);
+    free_evaluator(&evaluator);
+    return status;
+}
+
+/* compile_rle(6 buffers of masks, mask_offsets, entries, areas, boxes, out, begin, end, base)
+ * -> (status, image, mask, bytes): the images before `image` are compiled */
+static PyObject *py_compile_rle(PyObject *module, PyObject *arguments)
+{
+    Lent lent[11];
+    Py_ssize_t begin, end;
+    long long base;
+    (void)module;
+    if (!open_call(arguments, lent, 11, "rrrrrrrwwww", "nnL:compile_rle", &begin, &end, &base))
+        return NULL;
+    PyObject *result = NULL;
+    Masks masks;
+    size_t num_masks;
+    if (lend_masks(lent, &masks, &num_masks) &&
+        whole_items(&lent[7], sizeof(ImageEntry), 0, "entries") &&
+        whole_items(&lent[6], 8, lent[7].count + 1, "mask_offsets") &&
+        whole_items(&lent[8], 8, 0, "areas") && whole_items(&lent[9], 32, lent[8].count, "boxes")) {
+        Compilation made = {.mask_offsets = lent[6].view.buf,
+                            .entries = lent[7].view.buf,
+                            .areas = lent[8].view.buf,
+                            .boxes = lent[9].view.buf,
+                            .num_areas = lent[8].count,
+                            .out = lent[10].view.buf,
+                            .out_size = (size_t)lent[10].view.len,
+                            .base = base};
+        if (begin < 0 || begin > end || (size_t)end > lent[7].count ||
+            !starts_from_zero(made.mask_offsets, lent[7].count, num_masks)) {
+            refuse("the range of images is outside the tables, or offsets do not ascend");
+        } else {
+            int64_t stopped, failed_mask;
+            int status;
+            Py_BEGIN_ALLOW_THREADS;
+            status = compile_images(&masks, &made, begin, end, &stopped, &failed_mask);
+            Py_END_ALLOW_THREADS;
+            result = Py_BuildValue("iLLn", status, (long long)stopped, (long long)failed_mask,
+                                   (Py_ssize_t)made.used);
+        }
+    }
+    give_back(lent, 11);
+    return result;
+}
+
+/* mask_runs(text, out, kind, pixels) -> (status, runs): pairs of uint32 start and end */
+static PyObject *py_mask_runs(PyObject *module, PyObject *arguments)
+{
+    Lent lent[2];
+    int kind;
+    long long pixels;
+    (void)module;
+    if (!open_call(arguments, lent, 2, "rw", "iL:mask_runs", &kind, &pixels))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[1], sizeof(Run), (size_t)lent[0].view.len / 2 + 2, "out")) {
+        MaskReader reader = {{NULL, 0}, {NULL, 0}, {NULL, 0}};
+        Mask mask = {NULL, 0, 0};
+        int status = RLE_SUM;
+        Py_BEGIN_ALLOW_THREADS;
+        if (pixels >= 0 && pixels <= MAX_PIXELS)
+            status = read_mask(&reader, lent[0].view.buf, (size_t)lent[0].view.len, kind,
+                               (uint64_t)pixels, &mask);
+        if (!status && mask.num_runs)
+            memcpy(lent[1].view.buf, mask.runs, mask.num_runs * sizeof(Run));
+        free_reader(&reader);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("in", status, (Py_ssize_t)mask.num_runs);
+    }
+    give_back(lent, 2);
+    return result;
+}
+
+/* Whether all runs of all masks lie inside the image. */
+static bool masks_fit(const int64_t *starts, const int64_t *ends, size_t num_runs, int64_t pixels)
+{
+    bool fit = true;
+    for (size_t i = 0; i < num_runs; i++)
+        fit &= starts[i] >= 0 && ends[i] <= pixels;
+    return fit;
+}
+
+/* draw_masks(starts, ends, offsets, best_first, dense) -> status */
+static PyObject *py_draw_masks(PyObject *module, PyObject *arguments)
+{
+    Lent lent[5];
+    (void)module;
+    if (!open_call(arguments, lent, 5, "rrrrw", ":draw_masks"))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[0], 8, 0, "starts") && whole_items(&lent[1], 8, lent[0].count, "ends") &&
+        whole_items(&lent[3], 4, 0, "best_first") &&
+        whole_items(&lent[2], 8, lent[3].count + 1, "offsets") &&
+        whole_items(&lent[4], 4, 1, "dense")) {
+        const uint32_t *best_first = lent[3].view.buf;
+        size_t num_masks = lent[3].count;
+        int status = MAP_DAMAGED;
+        Py_BEGIN_ALLOW_THREADS;
+        bool sound = starts_from_zero(lent[2].view.buf, num_masks, lent[0].count) &&
+                     masks_fit(lent[0].view.buf, lent[1].view.buf, lent[0].count,
+                               (int64_t)lent[4].count);
+        for (size_t i = 0; i < num_masks; i++)
+            sound &= best_first[i] < num_masks;
+        if (sound) {
+            status = OK;
+            draw_masks(lent[0].view.buf, lent[1].view.buf, lent[2].view.buf, best_first, num_masks,
+                       lent[4].view.buf);
+        }
+        Py_END_ALLOW_THREADS;
+        result = PyLong_FromLong(status);
+    }
+    give_back(lent, 5);
+    return result;
+}
+
+/* sort_scores(scores, order) -> None */
+static PyObject *py_sort_scores(PyObject *module, PyObject *arguments)
+{
+    Lent lent[2];
+    (void)module;
+    if (!open_call(arguments, lent, 2, "rw", ":sort_scores"))
+        return NULL;
+    PyObject *result = NULL;
+    if (whole_items(&lent[0], 8, 0, "scores") && whole_items(&lent[1], 8, lent[0].count, "order")) {
+        bool done;
+        Py_BEGIN_ALLOW_THREADS;
+        done = sort_scores(lent[0].view.buf, lent[0].count, lent[1].view.buf);
+        Py_END_ALLOW_THREADS;
+        result = done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    }
+    give_back(lent, 2);
+    return result;
+}
+
+/* accumulate(hits, ignored, ranks, scores, recall_points, precision, score_points, recall, positives,
+ * cut, thresholds, stride, offset, recall_stride, recall_offset) -> None */
+static PyObject *py_accumulate(PyObject *module, PyObject *arguments)
+{
+    Lent lent[8];
+    long long positives, cut;
+    Py_ssize_t stride, offset, recall_stride, recall_offset;
+    int num_thresholds;
+    (void)module;
+    if (!open_call(arguments, lent, 8, "rrrrrwww", "LLinnnn:accumulate", &positives, &cut,
+                   &num_thresholds, &stride, &offset, &recall_stride, &recall_offset))
+        return NULL;
+    PyObject *result = NULL;
+    Ranking ranking = {.positives = positives, .cut = cut, .num_thresholds = num_thresholds};
+    if (positives < 1 || num_thresholds < 1 || num_thresholds > MAX_THRESHOLDS || stride < 1 ||
+        recall_stride < 1 || offset < 0 || offset >= stride || recall_offset < 0 ||
+        recall_offset >= recall_stride) {
+        refuse("impossible numbers");
+    } else if (whole_items(&lent[0], 2, 0, "hits") &&
+               whole_items(&lent[1], 2, lent[0].count, "ignored") &&
+               whole_items(&lent[2], 8, lent[0].count, "ranks") &&
+               whole_items(&lent[3], 8, lent[0].count, "scores") &&
+               whole_items(&lent[4], 8, 1, "recall_points") &&
+               whole_items(&lent[5], 8, (size_t)num_thresholds * lent[4].count * (size_t)stride,
+                           "precision") &&
+               whole_items(&lent[6], 8, lent[5].count, "score_points") &&
+               whole_items(&lent[7], 8, (size_t)num_thresholds * (size_t)recall_stride, "recall")) {
+        Curve curves[MAX_THRESHOLDS];
+        bool done;
+        ranking.hits = lent[0].view.buf;
+        ranking.ignored = lent[1].view.buf;
+        ranking.ranks = lent[2].view.buf;
+        ranking.scores = lent[3].view.buf;
+        ranking.count = lent[0].count;
+        ranking.recall_points = lent[4].view.buf;
+        ranking.num_points = (int)lent[4].count;
+        for (int t = 0; t < num_thresholds; t++) {
+            size_t first = (size_t)t * lent[4].count * (size_t)stride + (size_t)offset;
+            curves[t] = (Curve){(double *)lent[5].view.buf + first,
+                                (double *)lent[6].view.buf + first, (size_t)stride};
+        }
+        Py_BEGIN_ALLOW_THREADS;
+        done = accumulate_cell(&ranking, curves, (double *)lent[7].view.buf + recall_offset,
+                               (size_t)recall_stride);
+        Py_END_ALLOW_THREADS;
+        result = done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    }
+    give_back(lent, 8);
+    return result;
+}
+
+/* unfilter(raw, out, rows, row_bytes, pixel_bytes) -> whether all filters are known */
+static PyObject *py_unfilter(PyObject *module, PyObject *arguments)
+{
+    Lent lent[2];
+    Py_ssize_t rows, size, pixel;
+    (void)module;
+    if (!open_call(arguments, lent, 2, "rw", "nnn:unfilter", &rows, &size, &pixel))
+        return NULL;
+    PyObject *result = NULL;
+    if (rows < 1 || size < 1 || pixel < 1 || pixel > 8 || size >= PY_SSIZE_T_MAX / rows) {
+        refuse("impossible numbers");
+    } else if (whole_items(&lent[0], 1, (size_t)rows * ((size_t)size + 1), "raw") &&
+               whole_items(&lent[1], 1, (size_t)rows * (size_t)size, "out")) {
+        uint8_t *zeros = calloc((size_t)size, 1);
+        bool known = false;
+        Py_BEGIN_ALLOW_THREADS;
+        if (zeros)
+            known = unfilter_rows(lent[0].view.buf, (size_t)rows, (size_t)size, (size_t)pixel,
+                                  zeros, lent[1].view.buf);
+        Py_END_ALLOW_THREADS;
+        result = zeros ? PyBool_FromLong(known) : PyErr_NoMemory();
+        free(zeros);
+    }
+    give_back(lent, 2);
+    return result;
+}
+
+static PyMethodDef functions[] = {
+    {"accumulate", py_accumulate, METH_VARARGS, NULL},
+    {"compile_rle", py_compile_rle, METH_VARARGS, NULL},
+    {"contingency", py_contingency, METH_VARARGS, NULL},
+    {"draw_masks", py_draw_masks, METH_VARARGS, NULL},
+    {"find_runs", py_find_runs, METH_VARARGS, NULL},
+    {"mask_runs", py_mask_runs, METH_VARARGS, NULL},
+    {"match_rle", py_match_rle, METH_VARARGS, NULL},
+    {"match_runs", py_match_runs, METH_VARARGS, NULL},
+    {"measure", py_measure, METH_VARARGS, NULL},
+    {"pack_runs", py_pack_runs, METH_VARARGS, NULL},
+    {"scan_rows", py_scan_rows, METH_VARARGS, NULL},
+    {"skip_value", py_skip_value, METH_VARARGS, NULL},
+    {"sort_scores", py_sort_scores, METH_VARARGS, NULL},
+    {"unfilter", py_unfilter, METH_VARARGS, NULL},
+    {"unpack_runs", py_unpack_runs, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "entitybench._kernel",
+    .m_doc = "The compiled hot loops; `entitybench.kernel` wraps them.",
+    .m_methods = functions,
+};
+
+PyMODINIT_FUNC PyInit__kernel(void)
+{
+    return PyModuleDef_Init(&definition);
+}

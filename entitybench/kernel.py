@@ -1,0 +1,511 @@
+"""The compiled hot loops, where they are there.
+
+`entitybench._kernel` is built from one C file. It is optional: without a compiler everything
+works, and gives the same bits, through NumPy twins. Those are the definitions: a hot function
+is written out in NumPy in the module that it belongs to and hands its work to a function here
+if `is_active()`.
+
+Set `ENTITYBENCH_PURE=1` to go without the kernel where it is there.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitybench.errors import FormatError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+Buffer = NDArray[np.generic] | bytes | bytearray | memoryview
+
+
+def _load() -> tuple[ModuleType | None, str]:
+    if os.environ.get("ENTITYBENCH_PURE", "") not in ("", "0"):
+        return None, "NumPy, as ENTITYBENCH_PURE asks"
+    try:
+        from entitybench import _kernel as built
+    except ImportError:
+        return None, "NumPy, as the kernel is not built"
+    return built, "compiled kernel"
+
+
+_loaded, _description = _load()
+_active = _loaded is not None
+if TYPE_CHECKING:
+    from entitybench import _kernel
+else:
+    _kernel = _loaded
+
+
+def is_active() -> bool:
+    """Tell whether the compiled kernel does the work."""
+    return _active
+
+
+def describe() -> str:
+    """Say in a few words what does the work: the compiled kernel, or NumPy and why."""
+    return _description
+
+
+# --- what can be wrong with data; the numbers are those of the C file ---
+
+NO_MEMORY, MAP_DAMAGED, TRUTH_OVERLAPS = 1, 8, 9
+JSON_NOT_FINITE = 14
+_WORDS = {
+    2: "RLE text holds a character that is not RLE",
+    3: "RLE text ends inside a number",
+    4: "RLE text holds a number of more than 35 bits",
+    5: "RLE holds a count that is negative or larger than any image",
+    6: "RLE counts do not sum to the pixels of the image",
+    7: "RLE `counts` is a list of other things than integers",
+    MAP_DAMAGED: "the runs of a map contradict themselves",
+    TRUTH_OVERLAPS: "two entities of one image share pixels",
+    10: "a character that does not belong there",
+    11: "it ends in the middle",
+    12: "it is nested too deeply",
+    13: "a value of the wrong type",
+    JSON_NOT_FINITE: "a number is NaN or infinite, which is not JSON",
+}
+
+
+def refusal(status: int) -> FormatError:
+    """Return the error for a status that is not 0.
+
+    Raises:
+        MemoryError: There was no memory.
+    """
+    if status == NO_MEMORY:
+        raise MemoryError
+    return FormatError(_WORDS[status])
+
+
+def _check(status: int) -> None:
+    if status:
+        raise refusal(status)
+
+
+# --- maps as runs ---
+
+
+def find_runs(flat: NDArray[np.generic]) -> NDArray[np.int32]:
+    """Return the `(R,)` int32 first pixels of the runs of equal items.
+
+    Args:
+        flat: `(P,)` contiguous integers of 1, 2, 4 or 8 bytes.
+    """
+    starts = np.empty(flat.size + 1, dtype=np.int32)
+    items = np.ascontiguousarray(flat)
+    count = _kernel.find_runs(items, starts, items.itemsize)
+    return starts[:count].copy()
+
+
+def measure(
+    starts: NDArray[np.int32], ids: NDArray[np.int32], shape: tuple[int, int], num_ids: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return `(num_ids + 1,)` areas and `(num_ids + 1, 4)` boxes x, y, width, height, in one pass.
+
+    Raises:
+        FormatError: The runs are no map.
+    """
+    areas = np.zeros(num_ids + 1, dtype=np.int64)
+    boxes = np.zeros((num_ids + 1, 4), dtype=np.int64)
+    _check(_kernel.measure(starts, ids, areas, boxes, *shape))
+    return areas, boxes
+
+
+def areas_of(
+    starts: NDArray[np.int32], ids: NDArray[np.int32], shape: tuple[int, int], num_ids: int
+) -> NDArray[np.int64]:
+    """Return `(num_ids + 1,)` areas alone."""
+    areas = np.zeros(num_ids + 1, dtype=np.int64)
+    _check(_kernel.measure(starts, ids, areas, areas[:0], *shape))
+    return areas
+
+
+Runs = tuple[NDArray[np.int32], NDArray[np.int32]]
+
+
+def contingency(
+    truth: Runs, prediction: Runs, pixels: int, num_true_ids: int, num_predicted: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return true id, predicted id and pixels of every cell that holds a pixel.
+
+    Cells ascend by (true id, predicted id). Predicted ids beyond `num_predicted` are void.
+
+    Args:
+        truth: Starts and ids of the true map.
+        prediction: Starts and ids of the predicted map, in the same order of pixels.
+        pixels: Pixels of the image.
+        num_true_ids: Largest true id.
+        num_predicted: Largest predicted id that counts.
+
+    Raises:
+        FormatError: The runs are no maps.
+    """
+    cells = np.empty((truth[0].size + prediction[0].size, 3), dtype=np.uint32)
+    status, count = _kernel.contingency(
+        *truth, *prediction, cells, pixels, num_true_ids, num_predicted
+    )
+    _check(status)
+    columns = cells[:count].T.astype(np.int64)
+    return columns[0], columns[1], columns[2]
+
+
+def draw_masks(
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    best_first: NDArray[np.int64],
+    num_pixels: int,
+) -> NDArray[np.int32]:
+    """Draw masks over each other, the best last.
+
+    Args:
+        starts: `(R,)` first pixel of each run, mask by mask.
+        ends: `(R,)` pixel behind each run.
+        offsets: `(K + 1,)` mask k owns the runs `offsets[k]:offsets[k + 1]`.
+        best_first: `(K,)` masks by falling rank.
+        num_pixels: Pixels of the image.
+
+    Returns:
+        `(num_pixels,)` int32 mask index + 1 of each pixel; 0 for none.
+
+    Raises:
+        FormatError: A run leaves the image.
+    """
+    dense = np.zeros(num_pixels, dtype=np.int32)
+    order = best_first.astype(np.uint32)
+    borders = (np.ascontiguousarray(a) for a in (starts, ends, offsets))
+    status: int = _kernel.draw_masks(*borders, order, dense)
+    _check(status)
+    return dense
+
+
+class MatchColumns(NamedTuple):
+    """Records of D ranked predictions; see `metrics.matching.ImageMatches`."""
+
+    scores: NDArray[np.float64]
+    prediction_ids: NDArray[np.int32]
+    areas: NDArray[np.int64]
+    matched: NDArray[np.uint16]
+    ignored: NDArray[np.uint16]
+    best_ious: NDArray[np.float64]
+    partners: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, rows: int) -> MatchColumns:
+        """Return columns with room for `rows` predictions."""
+        return cls(
+            np.empty(rows, dtype=np.float64),
+            np.empty(rows, dtype=np.int32),
+            np.empty(rows, dtype=np.int64),
+            np.empty((rows, 4), dtype=np.uint16),
+            np.empty((rows, 4), dtype=np.uint16),
+            np.empty(rows, dtype=np.float64),
+            np.empty(rows, dtype=np.int32),
+        )
+
+
+class Rules(NamedTuple):
+    """What decides a match.
+
+    Attributes:
+        thresholds: `(T,)` float64 IoU thresholds, ascending, above 0, at most 16.
+        ranges: `(4, 2)` float64 least and greatest size of each area range.
+        max_detections: How many predictions of an image take part.
+        crowds_ignore: A prediction in a crowd is ignored; else crowds are void.
+        void_ignores: Void is one more crowd.
+    """
+
+    thresholds: NDArray[np.float64]
+    ranges: NDArray[np.float64]
+    max_detections: int
+    crowds_ignore: bool
+    void_ignores: bool
+
+
+class TrueMap(NamedTuple):
+    """The truth of one image.
+
+    Attributes:
+        starts: `(R,)` int32.
+        ids: `(R,)` int32.
+        areas: `(N + C + 1,)` int64 pixels by id.
+        sizes: `(N,)` float64 sizes under the protocol.
+        num_entities: N.
+        num_crowds: C.
+        num_pixels: Pixels of the image.
+    """
+
+    starts: NDArray[np.int32]
+    ids: NDArray[np.int32]
+    areas: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+    num_entities: int
+    num_crowds: int
+    num_pixels: int
+
+
+def match_runs(
+    truth: TrueMap,
+    prediction: Runs,
+    scores: NDArray[np.float64],
+    rules: Rules,
+    out: MatchColumns,
+) -> int:
+    """Match the entities of one predicted map, one per score, to the truth.
+
+    Args:
+        truth: The true map.
+        prediction: Starts and ids of the predicted map; ids beyond the scores are void.
+        scores: `(P,)` float64.
+        rules: What decides a match.
+        out: Gets a row per ranked prediction.
+
+    Returns:
+        How many predictions have no pixel.
+
+    Raises:
+        FormatError: The runs are no maps.
+    """
+    status, num_empty = _kernel.match_runs(
+        truth.starts,
+        truth.ids,
+        truth.areas,
+        truth.sizes,
+        *prediction,
+        scores,
+        rules.thresholds,
+        rules.ranges,
+        *out,
+        truth.num_pixels,
+        truth.num_entities,
+        truth.num_crowds,
+        *rules[2:],
+    )
+    _check(status)
+    return int(num_empty)
+
+
+# --- ranking and accumulation ---
+
+
+def sort_scores(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the positions by falling score, ties in order.
+
+    Args:
+        scores: `(D,)` float64, none negative or NaN.
+    """
+    order = np.empty(scores.size, dtype=np.int64)
+    _kernel.sort_scores(np.ascontiguousarray(scores), order)
+    return order
+
+
+class Ranking(NamedTuple):
+    """Ranked predictions of all images for one area range.
+
+    Attributes:
+        hits: `(D,)` uint16, bit t: matched and counted at threshold t.
+        ignored: `(D,)` uint16.
+        ranks: `(D,)` int64 rank in the image.
+        scores: `(D,)` float64, falling.
+    """
+
+    hits: NDArray[np.uint16]
+    ignored: NDArray[np.uint16]
+    ranks: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+def accumulate(
+    ranking: Ranking,
+    positives: int,
+    cut: int,
+    recall_points: NDArray[np.float64],
+    out: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+    cell: tuple[int, int],
+) -> None:
+    """Fill one area range and cut of the curves.
+
+    Args:
+        ranking: The predictions.
+        positives: True entities that count, at least 1.
+        cut: How many predictions of each image take part.
+        recall_points: `(R,)` float64, ascending.
+        out: Precision `(T, R, A, M)`, recall `(T, A, M)` and scores `(T, R, A, M)`; precision
+            and scores hold 0 where recall is not reached.
+        cell: a and m.
+    """
+    precision, recall, scores = out
+    place = int(np.ravel_multi_index(cell, precision.shape[2:]))
+    stride = precision.shape[2] * precision.shape[3]
+    _kernel.accumulate(
+        *ranking,
+        recall_points,
+        precision,
+        scores,
+        recall,
+        positives,
+        cut,
+        precision.shape[0],
+        stride,
+        place,
+        stride,
+        place,
+    )
+
+
+# --- PNG rows ---
+
+
+def unfilter(raw: Buffer, rows: int, row_bytes: int, pixel_bytes: int) -> NDArray[np.uint8]:
+    """Undo PNG's row filters.
+
+    Args:
+        raw: Inflated image data: a filter byte before each row.
+        rows: Height in pixels.
+        row_bytes: Bytes of a row without its filter byte.
+        pixel_bytes: Bytes of a pixel.
+
+    Returns:
+        `(rows, row_bytes)` uint8.
+
+    Raises:
+        FormatError: A filter that PNG does not know.
+    """
+    out = np.empty((rows, row_bytes), dtype=np.uint8)
+    if not _kernel.unfilter(raw, out, rows, row_bytes, pixel_bytes):
+        msg = "an unknown PNG filter"
+        raise FormatError(msg)
+    return out
+
+
+# --- RLE ---
+
+SEGMENT_NONE, SEGMENT_TEXT, SEGMENT_ESCAPED, SEGMENT_LIST, SEGMENT_POLYGONS = range(5)
+
+
+def mask_runs(text: bytes, pixels: int, kind: int = SEGMENT_TEXT) -> NDArray[np.uint32]:
+    """Decode one mask.
+
+    Args:
+        text: Compressed text, or the JSON of a list of counts.
+        pixels: Pixels of the image.
+        kind: `SEGMENT_TEXT`, `SEGMENT_ESCAPED` (with JSON's escapes) or `SEGMENT_LIST`.
+
+    Returns:
+        `(R, 2)` uint32 start and end of each run of 1, ascending and disjoint.
+
+    Raises:
+        FormatError: The text is not valid, or does not fill the image.
+    """
+    runs = np.empty((len(text) // 2 + 2, 2), dtype=np.uint32)
+    status, count = _kernel.mask_runs(text, runs, kind, pixels)
+    _check(status)
+    return runs[:count]
+
+
+# --- JSON ---
+
+
+def scan_rows(text: object, position: int, rows: NDArray[np.void]) -> tuple[int, int, bool, int]:
+    """Scan objects of a list into rows; see `formats.json_rows`.
+
+    Returns:
+        Rows filled, position reached, whether the list ended, and what is wrong there or 0.
+    """
+    found: tuple[int, int, bool, int] = _kernel.scan_rows(text, rows, position)
+    return found
+
+
+def skip_value(text: object, position: int) -> tuple[int, int]:
+    """Return the position behind a JSON value, and what is wrong there or 0."""
+    found: tuple[int, int] = _kernel.skip_value(text, position)
+    return found
+
+
+# --- compiled truth; see `compiled_truth` ---
+
+LAYOUT = 1
+"""Version of the packed maps; part of the name of a cached file."""
+
+
+def pack_runs(
+    starts: NDArray[np.int32], ids: NDArray[np.int32], entry: NDArray[np.void], *, transposed: bool
+) -> bytes:
+    """Pack a map, by columns where `transposed`; fills the entry but for its places.
+
+    Raises:
+        FormatError: The runs are no map of the entry's size.
+    """
+    pixels = int(entry["height"][0]) * int(entry["width"][0])
+    most = pixels if transposed else starts.size
+    out = np.empty(6 * (most + pixels // 65535 + 2), dtype=np.uint8)
+    status, size = _kernel.pack_runs(starts, ids, entry, out, transposed)
+    _check(status)
+    return out[:size].tobytes()
+
+
+def unpack_runs(
+    packed: NDArray[np.uint8],
+    entry: NDArray[np.void],
+    starts: NDArray[np.int32],
+    ids: NDArray[np.int32],
+) -> int:
+    """Unpack one map as it lies; returns what is wrong with it, or 0."""
+    status: int = _kernel.unpack_runs(packed, entry, starts, ids)
+    return status
+
+
+def compile_rle(
+    masks: tuple[object, ...],
+    image_offsets: NDArray[np.int64],
+    entries: NDArray[np.void],
+    areas: NDArray[np.int64],
+    boxes: NDArray[np.int64],
+    out: bytearray,
+    begin: int,
+    base: int,
+) -> tuple[int, int, int, int]:
+    """Compile images from `begin` on until `out` is full.
+
+    Returns:
+        What is wrong or 0, the image reached, the mask at fault or -1, bytes written.
+    """
+    found: tuple[int, int, int, int] = _kernel.compile_rle(
+        *masks, image_offsets, entries, areas, boxes, out, begin, len(entries), base
+    )
+    return found
+
+
+def match_rle(
+    masks: tuple[object, ...],
+    truth: tuple[object, ...],
+    rules: Rules,
+    offsets: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    out: tuple[NDArray[np.uint8], NDArray[np.int64], MatchColumns],
+    images: tuple[int, int],
+) -> tuple[int, int, int]:
+    """Match the masks of a range of images; the interpreter is free meanwhile.
+
+    Args:
+        masks: Text, extra text, offsets, lengths, kinds, scores (`compiled_truth.Masks`).
+        truth: Packed maps, entries, areas, sizes.
+        rules: What decides a match.
+        offsets: `(I + 1,)` each: masks, records and sizes by image.
+        out: By image whether masks overlap and how many are empty; the records.
+        images: First and behind the last.
+
+    Returns:
+        What is wrong or 0, the image and the mask at fault.
+    """
+    overlaps, num_empty, columns = out
+    found: tuple[int, int, int] = _kernel.match_rle(
+        *masks, *truth, *rules[:2], *offsets, overlaps, num_empty, *columns, *images, *rules[2:]
+    )
+    return found

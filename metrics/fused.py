@@ -1,0 +1,143 @@
+"""Whole data sets matched by the compiled kernel, to the bits of `match_pair`.
+
+COCO results are decoded, tested for overlap, compared with the truth and matched mask by mask
+in one pass over their text; no map is made. Images that overlap are left to the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitybench import kernel
+from entitybench.compiled_truth import CompiledTruth, Masks
+from entitybench.errors import FormatError, MissingDataError
+from entitybench.metrics.protocol import (
+    AREA_RANGES,
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    CrowdRule,
+    Protocol,
+    SizeRule,
+    VoidRule,
+)
+from entitybench.metrics.records import ImageKey, MatchRecords
+
+_IMAGES_AT_ONCE = 512
+
+
+def kernel_rules(protocol: Protocol) -> kernel.Rules:
+    """Say what decides a match in the kernel's words."""
+    return kernel.Rules(
+        IOU_THRESHOLDS,
+        AREA_RANGES,
+        MAX_DETECTIONS[-1],
+        protocol.crowd is CrowdRule.IGNORE,
+        protocol.void is VoidRule.IGNORE,
+    )
+
+
+def sizes_of(truth: CompiledTruth, protocol: Protocol) -> NDArray[np.float64]:
+    """Return the sizes of all entities under the protocol, as `truth_sizes` gives them.
+
+    Raises:
+        MissingDataError: The protocol wants annotated sizes and there are none.
+    """
+    entities = truth.is_entity
+    if protocol.size is SizeRule.PIXELS:
+        return truth.areas[entities].astype(np.float64)
+    if protocol.size is SizeRule.BOX:
+        sides = np.maximum(truth.boxes[entities, 2:] - 1, 0)
+        return (sides[:, 0] * sides[:, 1]).astype(np.float64)
+    if truth.annotated is None:
+        msg = "the truth has no annotated sizes"
+        raise MissingDataError(msg)
+    return truth.annotated[entities]
+
+
+class MaskFault(FormatError):
+    """A mask of the predictions cannot be read; the careful reader tells which and why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FusedMatches:
+    """Matches of all images.
+
+    Attributes:
+        records: What remains of them; meaningless for the images that overlap.
+        overlaps: `(I,)` whether the masks of an image share pixels, in the truth's order.
+    """
+
+    records: MatchRecords
+    overlaps: NDArray[np.bool_]
+
+
+def match_masks(
+    truth: CompiledTruth,
+    masks: Masks,
+    protocol: Protocol,
+    *,
+    set_name: str = "",
+    threads: int = 1,
+) -> FusedMatches:
+    """Match COCO masks to compiled truth.
+
+    Args:
+        truth: I images, by columns.
+        masks: The predictions of each image, in the same order of images.
+        protocol: Crowd, void and size rule.
+        set_name: The ground truth's name.
+        threads: How many images to work on at once.
+
+    Raises:
+        MaskFault: A mask is damaged.
+        DamagedTruthError: The compiled truth is damaged.
+        MissingDataError: The protocol wants annotated sizes and there are none.
+    """
+    num_images = len(truth)
+    counts = np.diff(masks.image_offsets)
+    ranked = np.minimum(counts, MAX_DETECTIONS[-1])
+    record_offsets = np.concatenate(([0], np.cumsum(ranked)))
+    sizes = sizes_of(truth, protocol)
+    overlaps = np.zeros(num_images, dtype=np.uint8)
+    num_empty = np.zeros(num_images, dtype=np.int64)
+    columns = kernel.MatchColumns.empty(int(record_offsets[-1]))
+    tables = (truth.packed, truth.entries, truth.areas, sizes)
+    offsets = masks.image_offsets, record_offsets, truth.size_offsets
+    rules, out = kernel_rules(protocol), (overlaps, num_empty, columns)
+
+    def work(begin: int) -> None:
+        images = begin, min(begin + _IMAGES_AT_ONCE, num_images)
+        status, image, mask = kernel.match_rle(masks.buffers, tables, rules, offsets, out, images)
+        if status == kernel.MAP_DAMAGED and mask < 0:
+            raise truth.damaged(truth.ids[image])
+        if status:
+            raise MaskFault(kernel.refusal(status).what)
+
+    _run(work, range(0, num_images, _IMAGES_AT_ONCE), threads)
+    records = MatchRecords(
+        protocol,
+        tuple(ImageKey(set_name, image_id) for image_id in truth.ids),
+        truth.entries["height"].astype(np.int64) * truth.entries["width"],
+        counts,
+        num_empty,
+        record_offsets,
+        truth.size_offsets,
+        *columns,
+        sizes,
+    )
+    return FusedMatches(records._in_order(), overlaps.astype(bool))
+
+
+def _run(work: Callable[[int], None], begins: Iterable[int], threads: int) -> None:
+    if threads < 2:
+        for begin in begins:
+            work(begin)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(work, begins):
+            pass
