@@ -14,8 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from entitybench.errors import FormatError
 
@@ -211,6 +209,9 @@ class EntityMap:
     @property
     def num_parts(self) -> NDArray[np.int64]:
         """`(N + C + 1,)` number of 4-connected parts of each id; 0 without a pixel."""
+        from scipy.sparse import coo_array  # a quarter of a second that few callers need
+        from scipy.sparse.csgraph import connected_components
+
         rows = self.row_runs()
         height, width = self.shape
         nodes = np.repeat(np.arange(rows.ids.size), rows.right - rows.left).reshape(height, width)

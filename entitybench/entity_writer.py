@@ -14,6 +14,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +51,7 @@ from entitybench.entity_set import (
 )
 from entitybench.errors import ConflictError, EntityBenchError, FormatError
 from entitybench.map_png import encode_map
+from entitybench.whole_file import write_whole
 
 RESOLVED = "unfinished.resolved"  # ids of images whose overlap was resolved, a line each
 _OWN_FILES = (HEADER, UNFINISHED, RESOLVED, IMAGES, LOCAL)
@@ -210,9 +212,9 @@ class EntityWriter:
         if strangers or any((self._folder / "maps").iterdir()):
             msg = f"`{self._folder}` is not empty and not an entity set"
             raise ConflictError(msg, hint="choose another folder; nothing was changed")
-        _write(self._folder / UNFINISHED, encode(self._header))
+        write_whole(self._folder / UNFINISHED, encode(self._header))
         if self._images is not None:
-            _write(self._folder / LOCAL, encode(Local(self._images)))
+            write_whole(self._folder / LOCAL, encode(Local(self._images)))
 
     def _resume(self) -> None:
         """Keep the lines whose maps can be read; cut the table at the first that cannot."""
@@ -260,6 +262,7 @@ class EntityWriter:
         file_name: str = "",
         entities: Sequence[Provenance] = (),
         crowds: Sequence[Provenance] = (),
+        resolved: bool = False,
     ) -> None:
         """Write one image. An image that is already there is left as it is.
 
@@ -272,6 +275,7 @@ class EntityWriter:
             file_name: The photograph's name; `<image_id>.jpg` unless given.
             entities: Provenance of each entity (ground truth), or nothing.
             crowds: Provenance of each crowd, or nothing.
+            resolved: The map came from masks that overlapped; the set counts such images.
 
         Raises:
             FormatError: Scores or provenance of another number; scores out of range; more
@@ -280,26 +284,31 @@ class EntityWriter:
         """
         if image_id in self.finished and not self.already_complete:
             return
-        entity_map = ids if isinstance(ids, EntityMap) else EntityMap.from_array(ids)
-        try:
-            values = self._scores(scores, entity_map)
-            entity_rows = _rows(entity_map, entities, crowds, values)
-            png = encode_map(entity_map)
-        except FormatError as error:
-            msg = f"image {image_id}"
-            raise error.at(msg) from error
-        height, width = entity_map.shape
-        count = entity_map.num_entities
-        row = ImageRow(
-            id=_plain_id(image_id),
-            file_name=file_name or f"{image_id}.jpg",
-            width=width,
-            height=height,
-            map=self._map_name(image_id),
-            entities=tuple(entity_rows[:count]),
-            crowd=tuple(entity_rows[count:]),
+        self.add_prepared(
+            prepare(
+                image_id,
+                ids,
+                scores,
+                kind=self._header.kind,
+                file_name=file_name,
+                entities=entities,
+                crowds=crowds,
+                resolved=resolved,
+            )
         )
-        self._write_image(row, png, image_digest(image_id, entity_map, values))
+
+    def add_prepared(self, image: PreparedImage) -> None:
+        """Write an image that `prepare` made, here or in another process.
+
+        Raises:
+            EntityBenchError: The disk is full or not writable; the set stays resumable.
+        """
+        if image.row.id in self.finished and not self.already_complete:
+            return
+        if image.resolved:
+            self._note_resolved(image.row.id)
+        row = msgspec.structs.replace(image.row, map=self._map_name(image.row.id))
+        self._write_image(row, image.png, image.digest)
 
     def add_masks(
         self,
@@ -326,27 +335,14 @@ class EntityWriter:
         if not isinstance(masks, Candidates):
             masks = Candidates.from_masks(masks, () if scores is None else scores)
         done = resolve(masks, OverlapPolicy(overlap), image_id)
-        if done.overlap and image_id not in self.finished:
-            self._resolved.add(image_id)
-            with _disk(self._folder), (self._folder / RESOLVED).open("a", encoding="utf-8") as file:
-                file.write(f"{image_id}\n")
-        self.add(image_id, done.map, done.scores, file_name=file_name)
+        self.add(image_id, done.map, done.scores, file_name=file_name, resolved=bool(done.overlap))
 
-    def _scores(
-        self, scores: ArrayLike | None, entity_map: EntityMap
-    ) -> NDArray[np.float64] | None:
-        if self._header.kind == "ground_truth":
-            if scores is not None:
-                msg = "ground truth has no scores"
-                raise FormatError(msg)
-            return None
-        if entity_map.num_crowds:
-            msg = "predictions have no crowds"
-            raise FormatError(msg)
-        if scores is None:
-            msg = "predictions need a score for each entity"
-            raise FormatError(msg)
-        return checked_scores(scores, entity_map.num_entities)
+    def _note_resolved(self, image_id: str) -> None:
+        if self._table is None:
+            return
+        self._resolved.add(image_id)
+        with _disk(self._folder), (self._folder / RESOLVED).open("a", encoding="utf-8") as file:
+            file.write(f"{image_id}\n")
 
     def _map_name(self, image_id: str) -> str:
         """Return a file name that any file system takes, and no two images share."""
@@ -362,7 +358,7 @@ class EntityWriter:
             msg = f"entity set `{self.path}` is finished"
             raise ConflictError(msg, hint="`overwrite=True` replaces it")
         with _disk(self._folder):
-            _write(self._folder / row.map, png)
+            write_whole(self._folder / row.map, png)
             self._table.write(encode(row) + b"\n")
             self._table.flush()
         self._count(row, digest)
@@ -394,9 +390,73 @@ class EntityWriter:
             content_hash=combine(self._digests),
             model=model,
         )
-        _write(self._folder / HEADER, msgspec.json.format(encode(header), indent=1) + b"\n")
+        write_whole(self._folder / HEADER, msgspec.json.format(encode(header), indent=1) + b"\n")
         (self._folder / UNFINISHED).unlink()
         (self._folder / RESOLVED).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedImage:
+    """One image, ready to be written: all that takes time is done.
+
+    Attributes:
+        row: Its line of the table; the writer names the map.
+        png: The map as a file.
+        digest: Its part of the content hash.
+        resolved: The map came from masks that overlapped.
+    """
+
+    row: ImageRow
+    png: bytes
+    digest: int
+    resolved: bool = False
+
+
+def prepare(
+    image_id: str,
+    ids: EntityMap | ArrayLike,
+    scores: ArrayLike | None = None,
+    *,
+    kind: Kind = "predictions",
+    file_name: str = "",
+    entities: Sequence[Provenance] = (),
+    crowds: Sequence[Provenance] = (),
+    resolved: bool = False,
+) -> PreparedImage:
+    """Do the work of `EntityWriter.add` but for the writing: pure, for worker processes.
+
+    Args:
+        image_id: As in `EntityWriter.add`, and so are the others.
+        ids: An `EntityMap` or `(H, W)` integers.
+        scores: `(N,)` in [0, 1]; predictions need them, ground truth has none.
+        kind: The set's kind.
+        file_name: The photograph's name.
+        entities: Provenance of each entity, or nothing.
+        crowds: Provenance of each crowd, or nothing.
+        resolved: The map came from masks that overlapped.
+
+    Raises:
+        FormatError: As in `EntityWriter.add`.
+    """
+    entity_map = ids if isinstance(ids, EntityMap) else EntityMap.from_array(ids)
+    try:
+        values = _checked_scores(scores, entity_map, kind)
+        rows = _rows(entity_map, entities, crowds, values)
+        png = encode_map(entity_map)
+    except FormatError as error:
+        msg = f"image {image_id}"
+        raise error.at(msg) from error
+    height, width = entity_map.shape
+    row = ImageRow(
+        id=_plain_id(image_id),
+        file_name=file_name or f"{image_id}.jpg",
+        width=width,
+        height=height,
+        map="",
+        entities=tuple(rows[: entity_map.num_entities]),
+        crowd=tuple(rows[entity_map.num_entities :]),
+    )
+    return PreparedImage(row, png, image_digest(image_id, entity_map, values), resolved)
 
 
 def pack(entity_set: EntitySet, path: Path) -> None:
@@ -457,6 +517,23 @@ def _plain_id(image_id: str) -> str:
     return image_id
 
 
+def _checked_scores(
+    scores: ArrayLike | None, entity_map: EntityMap, kind: Kind
+) -> NDArray[np.float64] | None:
+    if kind == "ground_truth":
+        if scores is not None:
+            msg = "ground truth has no scores"
+            raise FormatError(msg)
+        return None
+    if entity_map.num_crowds:
+        msg = "predictions have no crowds"
+        raise FormatError(msg)
+    if scores is None:
+        msg = "predictions need a score for each entity"
+        raise FormatError(msg)
+    return checked_scores(scores, entity_map.num_entities)
+
+
 def _rows(
     entity_map: EntityMap,
     entities: Sequence[Provenance],
@@ -487,17 +564,6 @@ def _rows(
             zip_longest(origins, [] if scores is None else scores.tolist()), start=1
         )
     ]
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

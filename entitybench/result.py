@@ -11,7 +11,6 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -23,6 +22,7 @@ from entitybench import __version__
 from entitybench.entity_set import decode
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.signature import MetricSignature, PredictionSignature
+from entitybench.whole_file import write_whole
 
 FORMAT: Final = "entitybench-result/1"
 _FAMILY = "entitybench-result/"
@@ -195,15 +195,3 @@ def _decoded(data: bytes, place: str) -> Result:
         where = f"{place}: $.signature"
         raise error.at(where) from error
     return result
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise

@@ -23,8 +23,8 @@ from entitybench.entity_set import decode
 from entitybench.errors import ConflictError, FormatError, MissingDataError
 from entitybench.metrics.matching import ALL_BITS, NO_PARTNER, ImageMatches
 from entitybench.metrics.protocol import MAX_DETECTIONS, Protocol, within_ranges
-from entitybench.result import write_whole
 from entitybench.signature import METRIC_VERSION
+from entitybench.whole_file import write_whole
 
 FORMAT = "entitybench-matches/1"
 
