@@ -17,7 +17,7 @@ from entitybench.entity_set import EntitySet
 
 def coco_truth(truth: EntitySet) -> dict[str, Any]:
     """Ground truth as plain COCO, encoded by pycocotools itself."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image in truth:
         dense = image.map.to_array()
         for number in range(1, image.map.num_ids + 1):
@@ -41,7 +41,7 @@ def coco_truth(truth: EntitySet) -> dict[str, Any]:
 
 
 def coco_results(predictions: EntitySet) -> list[dict[str, Any]]:
-    results = []
+    results: list[dict[str, Any]] = []
     for image in predictions:
         dense, scores = image.map.to_array(), image.scores
         assert scores is not None

@@ -47,7 +47,8 @@ def val(data: Path) -> EntitySet:
 def original_ids(layout: Path, split_name: str, image_id: str) -> NDArray[np.int64]:
     png = layout / "annotations" / f"panoptic_{split_name}2017" / f"{image_id}.png"
     rgb = np.asarray(Image.open(png)).astype(np.int64)
-    return rgb @ np.array([1, 256, 65536])
+    ids: NDArray[np.int64] = rgb @ np.array([1, 256, 65536])
+    return ids
 
 
 def same_partition(one: NDArray[Any], two: NDArray[Any]) -> bool:
