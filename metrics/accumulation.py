@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from entitybench import kernel
 from entitybench.metrics.protocol import (
     AREA_NAMES,
     IOU_THRESHOLDS,
@@ -57,9 +58,13 @@ def accumulate(records: MatchRecords) -> Curves:
     shape = (len(IOU_THRESHOLDS), len(RECALL_POINTS), len(AREA_NAMES), len(MAX_DETECTIONS))
     precision, scores = np.full(shape, np.nan), np.full(shape, np.nan)
     recall = np.full((shape[0], *shape[2:]), np.nan)
+    positives = records.positives.sum(axis=0)
+    if kernel.is_active():
+        curves = Curves(precision, recall, scores)
+        _accumulate_compiled(records, positives, curves)
+        return curves
     best_first = np.argsort(-records.scores, kind="stable")
     ranks = records.ranks[best_first]
-    positives = records.positives.sum(axis=0)
     for m, a in product(range(shape[3]), np.flatnonzero(positives)):
         rows = best_first[ranks < MAX_DETECTIONS[m]]
         ranked_scores = records.scores[rows]
@@ -70,6 +75,23 @@ def accumulate(records: MatchRecords) -> Curves:
                 _bits(hits, t), _bits(counted, t), ranked_scores, int(positives[a])
             )
     return Curves(precision, recall, scores)
+
+
+def _accumulate_compiled(
+    records: MatchRecords, positives: NDArray[np.int64], curves: Curves
+) -> None:
+    """Fill the curves of all area ranges that hold a true entity."""
+    best_first = kernel.sort_scores(records.scores)
+    ranks, scores = records.ranks[best_first], records.scores[best_first]
+    for a in np.flatnonzero(positives).tolist():
+        curves.precision[:, :, a], curves.scores[:, :, a] = 0.0, 0.0
+        ignored = records.ignored[best_first, a]
+        hits = records.matched[best_first, a] & ~ignored
+        ranking = kernel.Ranking(hits, ignored, ranks, scores)
+        arrays = curves.precision, curves.recall, curves.scores
+        for m, cut in enumerate(MAX_DETECTIONS):
+            kernel.accumulate(ranking, int(positives[a]), cut, RECALL_POINTS, arrays, (a, m))
+        curves.scores[:, 0, a] = scores[0] if len(scores) else 0.0  # recall 0 is there at once
 
 
 def _bits(packed: NDArray[np.uint16], t: int) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from entitybench import kernel
 from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError
 
@@ -82,7 +83,30 @@ def contingency(truth: EntityMap, prediction: EntityMap) -> Contingency:
            [1, 1, 0],
            [0, 0, 1]])
     """
-    _check_sizes(truth, prediction)
+    check_sizes(truth, prediction)
+    rows, cols, pixels = _cells(truth, prediction)
+    return Contingency(
+        rows,
+        cols,
+        pixels,
+        _totals(rows, pixels, truth.num_ids + 1),
+        _totals(cols, pixels, prediction.num_entities + 1),
+        truth.num_crowds,
+    )
+
+
+def _cells(
+    truth: EntityMap, prediction: EntityMap
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return true id, predicted id and pixels of every cell that holds a pixel."""
+    if kernel.is_active():
+        return kernel.contingency(
+            (truth.starts, truth.ids),
+            (prediction.starts, prediction.ids),
+            truth.shape[0] * truth.shape[1],
+            truth.num_ids,
+            prediction.num_entities,
+        )
     true_ids, predicted_ids, lengths = _shared_runs(truth, prediction)
     predicted_ids[predicted_ids > prediction.num_entities] = 0
     columns = prediction.num_entities + 1
@@ -90,17 +114,11 @@ def contingency(truth: EntityMap, prediction: EntityMap) -> Contingency:
         true_ids * columns + predicted_ids, lengths, (truth.num_ids + 1) * columns
     )
     rows, cols = np.divmod(cells, columns)
-    return Contingency(
-        rows,
-        cols,
-        pixels,
-        _totals(rows, pixels, truth.num_ids + 1),
-        _totals(cols, pixels, columns),
-        truth.num_crowds,
-    )
+    return rows, cols, pixels
 
 
-def _check_sizes(truth: EntityMap, prediction: EntityMap) -> None:
+def check_sizes(truth: EntityMap, prediction: EntityMap) -> None:
+    """Raise `FormatError` unless both maps have the same height and width."""
     if truth.shape != prediction.shape:
         (height, width), (rows, columns) = truth.shape, prediction.shape
         msg = f"the prediction has {columns}×{rows} pixels, the truth has {width}×{height}"

@@ -13,10 +13,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
+from entitybench import kernel
 from entitybench.entity_map import EntityMap
 from entitybench.errors import EntityBenchError
 from entitybench.metrics.accumulation import Curves, accumulate
 from entitybench.metrics.contingency import contingency
+from entitybench.metrics.fused import match_maps
 from entitybench.metrics.matching import ImageMatches, match
 from entitybench.metrics.protocol import STRICT, Protocol, truth_sizes
 from entitybench.metrics.records import ImageKey, MatchRecords
@@ -64,6 +66,8 @@ def match_pair(pair: ImagePair, protocol: Protocol = STRICT) -> KeyedMatches:
     """
     try:
         sizes = truth_sizes(pair.truth, protocol, pair.annotated_sizes)
+        if kernel.is_active():
+            return pair.key, match_maps(pair.truth, pair.prediction, pair.scores, sizes, protocol)
         table = contingency(pair.truth, pair.prediction)
         return pair.key, match(table, pair.scores, sizes, protocol)
     except EntityBenchError as error:

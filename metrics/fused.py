@@ -11,11 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from entitybench import kernel
+from entitybench.candidates import checked_scores
 from entitybench.compiled_truth import CompiledTruth, Masks
+from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError, MissingDataError
+from entitybench.metrics.contingency import check_sizes
+from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.protocol import (
     AREA_RANGES,
     IOU_THRESHOLDS,
@@ -57,6 +61,30 @@ def sizes_of(truth: CompiledTruth, protocol: Protocol) -> NDArray[np.float64]:
         msg = "the truth has no annotated sizes"
         raise MissingDataError(msg)
     return truth.annotated[entities]
+
+
+def match_maps(
+    truth: EntityMap,
+    prediction: EntityMap,
+    scores: ArrayLike,
+    sizes: NDArray[np.float64],
+    protocol: Protocol,
+) -> ImageMatches:
+    """Match one image: `match` of its `contingency`, in one pass.
+
+    Raises:
+        FormatError: Truth and prediction differ in size, or a score is not in [0, 1].
+    """
+    check_sizes(truth, prediction)
+    checked = checked_scores(scores, prediction.num_entities)
+    out = kernel.MatchColumns.empty(min(len(checked), MAX_DETECTIONS[-1]))
+    pixels = truth.shape[0] * truth.shape[1]
+    true_map = kernel.TrueMap(
+        truth.starts, truth.ids, truth.areas, sizes, truth.num_entities, truth.num_crowds, pixels
+    )
+    runs = prediction.starts, prediction.ids
+    num_empty = kernel.match_runs(true_map, runs, checked, kernel_rules(protocol), out)
+    return ImageMatches(*out, sizes, pixels, len(checked), num_empty)
 
 
 class MaskFault(FormatError):
