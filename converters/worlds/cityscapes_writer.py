@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from entitybench.converters.worlds.archives import pack_zip
 from entitybench.converters.worlds.dice import Dice
-from entitybench.converters.worlds.files import boxes_of, save_labels, save_lossless, write_json
+from entitybench.converters.worlds.files import save_labels, save_lossless, write_json
 from entitybench.converters.worlds.scene import Scene
 from entitybench.converters.worlds.vocabulary import CATEGORIES
+from entitybench.entity_map import EntityMap
 
 _FINE, _IMAGES = "gtFine", "leftImg8bit"
 # no city of the real dataset, so that nobody takes a world for it
@@ -47,6 +48,7 @@ _COLOURS = {
     32: (0, 0, 230),
     33: (119, 11, 32),
 }
+_RGBA = np.array([(*_COLOURS.get(label, (0, 0, 0)), 255) for label in range(256)], np.uint8)
 
 
 class _Object(msgspec.Struct, frozen=True):
@@ -79,11 +81,7 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> None:
     fine = root / _FINE / split / city
     save_labels(_instance_ids(scene, index), fine / f"{name}_{_FINE}_instanceIds.png")
     save_labels(scene.classes, fine / f"{name}_{_FINE}_labelIds.png")
-    colours = np.zeros((256, 4), dtype=np.uint8)
-    colours[:, 3] = 255
-    for label, colour in _COLOURS.items():
-        colours[label, :3] = colour
-    save_labels(colours[scene.classes], fine / f"{name}_{_FINE}_color.png")
+    save_labels(_RGBA[scene.classes], fine / f"{name}_{_FINE}_color.png")
     write_json(fine / f"{name}_{_FINE}_polygons.json", _polygons(scene))
 
 
@@ -111,7 +109,7 @@ def _polygons(scene: Scene) -> _Polygons:
     names = {category.id: category.name for category in CATEGORIES["cityscapes"].values()}
     rows = [(e.isthing, e.category, names[e.category]) for e in scene.entities]
     rows += [(True, e.category, f"{names[e.category]}group") for e in scene.crowds]
-    boxes = boxes_of(scene.entity_map, len(rows))
+    boxes = EntityMap.from_array(scene.entity_map).boxes.tolist()[1:]
     order = sorted(range(len(rows)), key=lambda i: rows[i][0])
     objects = [_Object(rows[i][2], _outline(boxes[i])) for i in order]
     for label in (2, 1):
@@ -123,14 +121,18 @@ def _polygons(scene: Scene) -> _Polygons:
     return _Polygons(height, width, tuple(objects))
 
 
-def _outline(box: tuple[int, int, int, int]) -> tuple[tuple[int, int], ...]:
+def _outline(box: Sequence[int]) -> tuple[tuple[int, int], ...]:
     x, y, width, height = box
     right, bottom = x + width - 1, y + height - 1
     return (x, y), (right, y), (right, bottom), (x, bottom)
 
 
 def finish(root: Path, rows: Mapping[str, Sequence[None]]) -> None:
-    """Write nothing: the release has no table."""
+    """Remove the cities without a scene; there is no table to write."""
+    for split in rows:
+        for folder in folders(split):
+            if not any((root / folder).iterdir()):
+                (root / folder).rmdir()
 
 
 def pack(root: Path, splits: Sequence[str]) -> None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from entitybench.converters.worlds.annotation import SceneEntity
 from entitybench.converters.worlds.archives import pack_zip
 from entitybench.converters.worlds.dice import Dice
-from entitybench.converters.worlds.files import boxes_of, save_labels, save_photograph, write_json
+from entitybench.converters.worlds.files import save_labels, save_photograph, write_json
 from entitybench.converters.worlds.scene import Scene
 from entitybench.converters.worlds.vocabulary import CATEGORIES
+from entitybench.entity_map import EntityMap
 
 _QUALITY = 92
 _LICENCES = ({"url": "", "id": 1, "name": "Generated; no rights reserved"},)
@@ -106,10 +107,10 @@ def _segments(
     ids: Sequence[int],
     num_entities: int,
 ) -> list[_Segment]:
-    boxes = boxes_of(entity_map, len(rows))
-    areas = np.bincount(entity_map.ravel(), minlength=len(rows) + 1)
+    compiled = EntityMap.from_array(entity_map)
+    areas, boxes = compiled.areas.tolist(), compiled.boxes.tolist()
     return [
-        _Segment(int(areas[i]), row.category, int(i > num_entities), ids[i - 1], boxes[i - 1])
+        _Segment(areas[i], row.category, int(i > num_entities), ids[i - 1], tuple(boxes[i]))
         for i, row in enumerate(rows, start=1)
     ]
 

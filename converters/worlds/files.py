@@ -77,8 +77,8 @@ def write_json(path: Path, value: object) -> None:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """Write a label picture as PNG."""
-    # level 3 is within some per cent of the size of level 6 and takes half its time
-    picture.save(path, format="PNG", compress_level=3)
+    # for flat labels, runs alone make smaller files than looking for repeats
+    picture.save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def save_labels(labels: NDArray[np.generic], path: Path) -> None:
@@ -102,18 +102,3 @@ def save_photograph(scene: Scene, path: Path, *, quality: int) -> None:
     if scene.orientation != 1:
         exif[_ORIENTATION] = scene.orientation
     picture.save(path, format="JPEG", quality=quality, exif=exif)
-
-
-def boxes_of(ids: NDArray[np.int32], count: int) -> list[tuple[int, int, int, int]]:
-    """Return x, y, width and height of the ids `1…count`, each of which has a pixel."""
-    width = ids.shape[1]
-    order = np.argsort(ids, axis=None, kind="stable")
-    owner = ids.ravel()[order]
-    first = np.searchsorted(owner, np.arange(1, count + 1))
-    if count == 0:
-        return []
-    y, x = np.divmod(order, width)
-    left, right = np.minimum.reduceat(x, first), np.maximum.reduceat(x, first)
-    top, bottom = np.minimum.reduceat(y, first), np.maximum.reduceat(y, first)
-    sides = np.stack([left, top, right - left + 1, bottom - top + 1], axis=1)
-    return [tuple(side) for side in sides.tolist()]
