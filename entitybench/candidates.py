@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
+from entitybench import kernel
 from entitybench.entity_map import MAX_PIXELS, EntityMap
 from entitybench.errors import FormatError, OverlapError
 from entitybench.rle import decode_counts, runs_of_counts
@@ -173,6 +174,10 @@ def _runs_of_mask(mask: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int
 def _runs_of_segmentation(
     shape: tuple[int, int], segmentation: object
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    if kernel.is_active() and isinstance(segmentation, Mapping):
+        runs = _runs_compiled(shape, segmentation)
+        if runs is not None:
+            return runs
     if isinstance(segmentation, list):
         counts = decode_counts(_polygon_text(shape, segmentation))
     elif isinstance(segmentation, Mapping):
@@ -181,6 +186,20 @@ def _runs_of_segmentation(
         msg = f"a segmentation is RLE or polygons, not {type(segmentation).__name__}"
         raise FormatError(msg)
     return runs_of_counts(counts, shape[0] * shape[1])
+
+
+def _runs_compiled(
+    shape: tuple[int, int], rle: Mapping[str, Any]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Decode compressed text of the right size; None where something is not plain."""
+    size, counts = rle.get("size"), rle.get("counts")
+    if not (isinstance(counts, str) and counts.isascii() and size == [*shape]):
+        return None
+    try:
+        runs = kernel.mask_runs(counts.encode("ascii"), shape[0] * shape[1]).astype(np.int64)
+    except FormatError:  # the twin says it in full
+        return None
+    return np.ascontiguousarray(runs[:, 0]), np.ascontiguousarray(runs[:, 1])
 
 
 def _rle_counts(shape: tuple[int, int], rle: Mapping[str, Any]) -> NDArray[np.int64]:
@@ -337,14 +356,24 @@ def resolve(
 def _paint(candidates: Candidates) -> NDArray[np.int32]:
     """Draw all masks into one array of candidate index + 1, the best score last."""
     height, width = candidates.shape
-    flat = np.zeros(height * width, dtype=np.int32)
     best_first = np.argsort(-candidates.scores, kind="stable")
-    for k in best_first[::-1]:
-        own = slice(candidates.offsets[k], candidates.offsets[k + 1])
-        flat[_pixels(candidates.starts[own], candidates.ends[own])] = k + 1
+    flat = _draw(candidates, best_first, height * width)
     if candidates.column_major:
         return np.ascontiguousarray(flat.reshape(width, height).T)
     return flat.reshape(height, width)
+
+
+def _draw(
+    candidates: Candidates, best_first: NDArray[np.int64], num_pixels: int
+) -> NDArray[np.int32]:
+    if kernel.is_active():
+        runs = candidates.starts, candidates.ends, candidates.offsets
+        return kernel.draw_masks(*runs, best_first, num_pixels)
+    flat = np.zeros(num_pixels, dtype=np.int32)
+    for k in best_first[::-1]:
+        own = slice(candidates.offsets[k], candidates.offsets[k + 1])
+        flat[_pixels(candidates.starts[own], candidates.ends[own])] = k + 1
+    return flat
 
 
 def _pixels(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

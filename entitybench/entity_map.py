@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from entitybench import kernel
 from entitybench.errors import FormatError
 
 MAX_PIXELS = 2**31 - 1  # run starts are int32
@@ -168,6 +169,8 @@ class EntityMap:
     @property
     def areas(self) -> NDArray[np.int64]:
         """`(N + C + 1,)` pixels of each id; index 0 is void."""
+        if kernel.is_active():
+            return kernel.areas_of(self.starts, self.ids, self.shape, self.num_ids)
         counts = np.zeros(self.num_ids + 1, dtype=np.int64)
         np.add.at(counts, self.ids, self.lengths)
         return counts
@@ -178,6 +181,8 @@ class EntityMap:
 
         The far side is exclusive: one pixel has width and height 1.
         """
+        if kernel.is_active():
+            return kernel.measure(self.starts, self.ids, self.shape, self.num_ids)[1]
         rows = self.row_runs()
         boxes = np.zeros((self.num_ids + 1, 4), dtype=np.int64)
         order = np.argsort(rows.ids, kind="stable")
@@ -277,9 +282,19 @@ def _num_pixels(shape: tuple[int, ...]) -> int:
 def _runs_of(
     flat: NDArray[np.generic],
 ) -> tuple[NDArray[np.int64], NDArray[np.generic]]:
-    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = np.concatenate(([0], starts))
+    starts = find_runs(flat)
     return starts, flat[starts]
+
+
+def find_runs(flat: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Return the first index of each run of equal items; an empty array has none.
+
+    >>> find_runs(np.array([7, 7, 9]))
+    array([0, 2])
+    """
+    if kernel.is_active():
+        return kernel.find_runs(flat).astype(np.int64)
+    return np.flatnonzero(np.concatenate((np.ones(flat[:1].size, bool), flat[1:] != flat[:-1])))
 
 
 def _new_ids(
