@@ -13,6 +13,7 @@ from entitybench.converters.worlds.canvas import Element
 from entitybench.converters.worlds.dice import Dice
 from entitybench.converters.worlds.vocabulary import CONVENTIONS, Kind, Label
 
+_NEVER_FORGOTTEN = 0.15  # of the picture: nobody overlooks so much
 _MOST_INSTANCES = 255  # of ADE20K: instance ids have eight bits
 
 
@@ -74,14 +75,19 @@ def annotate(
         world: Whose convention.
         dice: Orders the entities of `coco`.
         smallest: Pixels that an entity must show; what shows fewer is void.
-        forgotten: Probability that an entity is left out all the same.
+        forgotten: Probability that an entity is left out all the same, unless it is large.
     """
     labels = [_label(elements, i, CONVENTIONS[world]) for i in range(len(elements))]
     groups = [_group(world, elements[i], i, label) for i, label in enumerate(labels)]
     numbers = {group: n for n, group in enumerate(dict.fromkeys(g for g in groups if g), start=1)}
     raw = np.array([0, *(numbers[g] if g else 0 for g in groups)], dtype=np.int32)[owners + 1]
     areas = np.bincount(raw.ravel(), minlength=len(numbers) + 1)
-    seen = [g for g, n in numbers.items() if areas[n] >= smallest and not dice.chance(forgotten)]
+    large = owners.size * _NEVER_FORGOTTEN
+    seen = [
+        group
+        for group, number in numbers.items()
+        if areas[number] >= smallest and not (dice.chance(forgotten) and areas[number] < large)
+    ]
     order = _ordered(seen, world, dice)
     final = np.zeros(len(numbers) + 1, dtype=np.int32)
     final[[numbers[group] for group in order]] = np.arange(1, len(order) + 1)
