@@ -210,7 +210,8 @@ class _Engine:
             _check_images(writer, [task.image.id for task in tasks])
             warnings = None if writer.already_complete else self._write(writer, tasks, plan)
         absent = sum(task.photograph is None for task in tasks)
-        return self._summary(path, split, absent, warnings)
+        expected = self.source.splits[split] if plan.release_images is None else plan.release_images
+        return self._summary(path, expected, absent, warnings)
 
     def _name(self, split: str, plan: SetPlan[Any]) -> str:
         profile = str(self.options["profile"])
@@ -260,13 +261,15 @@ class _Engine:
                 )
         return warnings
 
-    def _summary(self, path: Path, split: str, absent: int, warnings: list[str] | None) -> Summary:
+    def _summary(
+        self, path: Path, expected: int, absent: int, warnings: list[str] | None
+    ) -> Summary:
         written = open_path(path)
         return Summary(
             name=written.header.name,
             path=path,
             images=len(written),
-            release_images=0 if self.shard else self.source.splits[split],
+            release_images=0 if self.shard else expected,
             entities=written.header.num_entities,
             crowds=sum(len(row.crowd) for row in written.rows()),
             photographs_absent=absent,

@@ -67,11 +67,14 @@ def wanted_splits(
 
     Raises:
         UnknownNameError: The source has no such split.
-        MissingDataError: The release that was found does not have it.
+        MissingDataError: The release that was found does not have it, or nobody has its truth.
     """
     if splits is None:
         return [split for split in source.splits if split in found]
     for split in splits:
+        if split in source.withheld:
+            msg = f"{source.title}, split `{split}`: {source.withheld[split]}"
+            raise MissingDataError(msg)
         if split not in source.splits:
             kind = f"split of {source.name}"
             raise UnknownNameError.of(kind, split, source.splits)

@@ -71,6 +71,8 @@ class SetPlan(Generic[ImageT]):
         stem: What the set's name begins with; the source's name unless given.
         suffix: What tells sets of one split apart (`a1`), if there are several.
         model: Given where the set is one of predictions.
+        release_images: How many images the complete set has, where that is not the number of
+            the source's split; 0 where unknown.
     """
 
     tree: SourceTree
@@ -81,6 +83,7 @@ class SetPlan(Generic[ImageT]):
     stem: str = ""
     suffix: str = ""
     model: Model | None = None
+    release_images: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +103,7 @@ class Source:
         hint: How to get it, for messages.
         options: The source's own options and their defaults.
         profiles: Ways to convert; the first is the default.
+        withheld: Splits that have no truth, and why: asking for one is refused with it.
         revision: Raised when the same files begin to give another entity set.
     """
 
@@ -113,6 +117,7 @@ class Source:
     hint: str = ""
     options: Options = field(default_factory=dict)
     profiles: tuple[str, ...] = ("raw",)
+    withheld: Mapping[str, str] = field(default_factory=dict)
     revision: int = 1
 
 
