@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from entitybench.converters.conversion import convert_source
-from entitybench.registry import open_entity_set
-
 Reader = Callable[[Path, str], Iterator[Any]]
 Maker = Callable[[str], Path]
 
@@ -116,23 +113,6 @@ def test_crowds_stand_between_entities(world: Maker) -> None:
     lists = [a["segments_info"] for a in table(world("coco"), "train")["annotations"]]
     flags = [[s["iscrowd"] for s in segments] for segments in lists]
     assert any(1 in flag[:-1] for flag in flags)
-
-
-@pytest.mark.parametrize("form", ["coco", "coco+archives"])
-def test_the_converter_gives_the_truth(
-    world: Maker, truths: Reader, form: str, tmp_path: Path
-) -> None:
-    root = world(form)
-    convert_source("coco", root, tmp_path)
-    for split in ("train", "val"):
-        converted = open_entity_set(f"coco_entity_{split}", tmp_path)
-        assert len(converted) == len(list((root / "truth" / split).iterdir()))
-        for truth in truths(root, split):
-            image = converted[truth.stem]
-            np.testing.assert_array_equal(image.map.to_array(), truth.ids)
-            assert image.map.num_entities == len(truth.entities)
-            assert image.map.num_crowds == len(truth.crowds)
-            assert [e.isthing for e in image.row.entities] == [e["isthing"] for e in truth.entities]
 
 
 def test_archives_hold_the_files_of_the_folders(world: Maker) -> None:
