@@ -20,6 +20,7 @@ import re
 import stat
 import struct
 import tarfile
+import threading
 import weakref
 import zipfile
 import zlib
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
-SUFFIXES = (".zip", ".tar")
+GZIPPED = (".tgz", ".tar.gz")
+SUFFIXES = (".zip", ".tar", *GZIPPED)
 MEMBER = "!/"
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError)
@@ -50,7 +52,8 @@ _JUNK = re.compile(r"(^|/)(__MACOSX/|\._[^/]*$|\.DS_Store$|Thumbs\.db$|desktop\.
 _DRIVE = re.compile(r"[A-Za-z]:")
 _LOCAL_SIGNATURE, _ENCRYPTED = b"PK\3\4", 1
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, …, lengths of the name and the extra field
-_RAW_DEFLATE = -15  # zlib's name for a stream without header
+_RAW_DEFLATE, _GZIP = -15, 31  # zlib's names for a stream without header, and in a gzip file
+_GZIP_MAGIC = b"\x1f\x8b"
 _INPUT, _OUTPUT = 1 << 16, 1 << 20  # bytes fed and taken at once, however hostile the stream
 _SPACING = 1 << 22  # bytes between restart points at first; doubled when they become too many
 _MOST_MARKS = 1024  # times 40 KB: what one nested archive may cost in memory
@@ -188,9 +191,11 @@ def open_archive(place: ArchivePlace) -> Archive:
 
 @lru_cache(maxsize=16)
 def _opened(place: ArchivePlace) -> Archive:
-    name = place.inside[-1] if place.inside else place.path.name
+    name = (place.inside[-1] if place.inside else place.path.name).lower()
     try:
-        return _TarArchive(place) if name.lower().endswith(".tar") else _ZipArchive(place)
+        if name.endswith(GZIPPED):
+            return _GzippedTarArchive(place)
+        return _TarArchive(place) if name.endswith(".tar") else _ZipArchive(place)
     except (*DAMAGE, tarfile.TarError) as error:
         msg = f"not a readable archive ({error})"
         hint = "was the download interrupted? compare its size with the original's"
@@ -295,17 +300,44 @@ class _TarArchive(Archive):
     """A tar that is not compressed: its members are slices."""
 
     def __init__(self, place: ArchivePlace) -> None:
-        with _open_bytes(place) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with self._open_tar(place) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             files = dict(_admitted(place, map(_tar_member, tar)))
         self._starts = {name: start for name, (start, _) in files.items()}
         super().__init__(place, {name: size for name, (_, size) in files.items()})
+
+    def _open_tar(self, place: ArchivePlace) -> IO[bytes]:
+        return _open_bytes(place)
 
     def open(self, name: str) -> IO[bytes]:
         return self.open_seekable(name)
 
     def open_seekable(self, name: str) -> IO[bytes]:
-        window = _Slice(_open_bytes(self.place), self._starts[name], self.sizes[name])
+        window = _Slice(self._open_tar(self.place), self._starts[name], self.sizes[name])
         return io.BufferedReader(window)
+
+
+class _GzippedTarArchive(_TarArchive):
+    """A tar in one gzip stream, which its members share: its restart points are worth keeping."""
+
+    def __init__(self, place: ArchivePlace) -> None:
+        file = _open_bytes(place)
+        weakref.finalize(self, file.close)
+        self._unzipped = _Inflated(file, 0, _unzipped_size(file), _GZIP)
+        self._turns = threading.Lock()
+        super().__init__(place)
+
+    def _open_tar(self, place: ArchivePlace) -> IO[bytes]:
+        return io.BufferedReader(_Shared(self._unzipped, self._turns))
+
+
+def _unzipped_size(file: IO[bytes]) -> int:
+    """Return the size that a gzip file announces: modulo 2³², for a file of one stream."""
+    magic = file.read(len(_GZIP_MAGIC))
+    if magic != _GZIP_MAGIC or file.seek(0, io.SEEK_END) < 18:  # its header and trailer
+        msg = "not a gzip file"
+        raise EOFError(msg)
+    file.seek(-4, io.SEEK_END)
+    return int.from_bytes(file.read(4), "little")
 
 
 def _tar_member(info: tarfile.TarInfo) -> tuple[str, _Kind, tuple[int, int]]:
@@ -368,6 +400,19 @@ class _Slice(_Window):
         return data
 
 
+class _Shared(_Window):
+    """The whole of a window that several use in turn, and that none of them closes."""
+
+    def __init__(self, window: _Window, turns: threading.Lock) -> None:
+        super().__init__(io.BytesIO(), 0, window._size)
+        self._window = window
+        self._turns = turns
+
+    def _read_at(self, position: int, count: int) -> bytes:
+        with self._turns:
+            return self._window._read_at(position, count)
+
+
 @dataclass(slots=True)
 class _Mark:
     """A place in a deflated stream where inflating can go on.
@@ -389,9 +434,9 @@ class _Mark:
 class _Inflated(_Window):
     """The content of a deflated stream, at any position, by restart points."""
 
-    def __init__(self, outer: IO[bytes], start: int, size: int) -> None:
+    def __init__(self, outer: IO[bytes], start: int, size: int, form: int = _RAW_DEFLATE) -> None:
         super().__init__(outer, start, size)
-        self._marks = [_Mark(0, 0, zlib.decompressobj(_RAW_DEFLATE))]
+        self._marks = [_Mark(0, 0, zlib.decompressobj(form))]
         self._spacing = _SPACING
         self._cursor = self._marks[0].copy()
         self._block = b""  # what came out last; it ends at the cursor

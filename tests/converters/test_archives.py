@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import pickle
 import random
@@ -63,6 +64,69 @@ def test_a_tar_is_read_in_place(tmp_path: Path) -> None:
     assert archive.sizes == {"a/b.bin": 100_000, "c.txt": 0, "a/d/e": 1}
     assert archive.read("a/b.bin", LIMIT) == members["./a/b.bin"]
     assert archive.read("a/d/e", LIMIT) == b"e"
+
+
+def gzipped(members: dict[str, bytes]) -> bytes:
+    return gzip.compress(tar_of([(tarfile.TarInfo(n), data) for n, data in members.items()]))
+
+
+@pytest.mark.parametrize("name", ["x.tgz", "x.tar.gz", "X.TGZ"])
+def test_a_gzipped_tar_is_read_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(archives, "_SPACING", 20_000)
+    members = {f"a/{n}.bin": noise(n, 70_000) for n in range(9)}
+    archive = open_archive(place_of(tmp_path / name, gzipped(members)))
+    assert archive.sizes == {member: len(data) for member, data in members.items()}
+    for member in [*members, *reversed(members)]:
+        assert archive.read(member, LIMIT) == members[member]
+    with archive.open("a/8.bin") as last, archive.open("a/0.bin") as first:
+        assert (last.read(500), first.read()) == (members["a/8.bin"][:500], members["a/0.bin"])
+        assert last.read() == members["a/8.bin"][500:]
+
+
+def test_a_gzipped_tar_is_inflated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {f"{n}.bin": noise(n, 300_000) for n in range(20)}
+    steps = 0
+    step = archives._Inflated._step
+
+    def counted(self: archives._Inflated) -> None:
+        nonlocal steps
+        steps += 1
+        step(self)
+
+    monkeypatch.setattr(archives._Inflated, "_step", counted)
+    archive = open_archive(place_of(tmp_path / "x.tgz", gzipped(members)))
+    opened = steps
+    for member, data in members.items():
+        assert archive.read(member, LIMIT) == data
+    assert steps <= 2 * opened + len(members)
+
+
+def test_a_zip_inside_a_gzipped_tar_is_read_in_place(tmp_path: Path, zipped: Zipped) -> None:
+    inner = {"y.png": noise(5, 300_000)}
+    place = place_of(tmp_path / "x.tgz", gzipped({"maps.zip": zipped(inner, DEFLATED)}))
+    assert open_archive(place.member("maps.zip")).read("y.png", LIMIT) == inner["y.png"]
+
+
+@pytest.mark.parametrize("spoil", ["cut", "size", "checksum", "middle", "empty"])
+def test_a_spoiled_gzipped_tar_is_refused(tmp_path: Path, spoil: str) -> None:
+    good = gzipped({"a.bin": noise(1, 50_000), "b.bin": noise(2, 50_000)})
+    bad = {
+        "cut": good[:-2_000],
+        "size": good[:-4] + (12_345).to_bytes(4, "little"),
+        "checksum": good[:-8] + b"\0\0\0\0" + good[-4:],
+        "middle": good[:20_000] + bytes(40) + good[20_040:],
+        "empty": b"",
+    }[spoil]
+    with pytest.raises(FormatError):
+        read_all(place_of(tmp_path / "x.tgz", bad))
+
+
+def read_all(place: ArchivePlace) -> None:
+    archive = open_archive(place)
+    for name in archive.sizes:
+        archive.read(name, LIMIT)
 
 
 @pytest.mark.parametrize("outer", [STORED, DEFLATED])
@@ -225,7 +289,7 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, zipped: Zipped, cut: int
     assert "interrupted" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tgz"])
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FormatError, match="not a readable archive"):
         open_archive(place_of(tmp_path / name, b"<html>please log in</html>" * 100))
