@@ -27,10 +27,11 @@ from entitybench.converters.source import (
     in_id_order,
 )
 from entitybench.converters.source_tree import SourceTree
-from entitybench.entity_set import open_path
-from entitybench.entity_writer import EntityWriter
+from entitybench.entity_set import Kind, open_path
+from entitybench.entity_writer import EntityWriter, PreparedImage, prepare
 from entitybench.errors import ConflictError, FormatError, MissingDataError, UnknownNameError
 from entitybench.parallel import ordered_map
+from entitybench.sharding import Shard
 
 SHOWN_WARNINGS = 20
 
@@ -79,28 +80,6 @@ class Summary:
     already_there: bool
     num_warnings: int
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Part `index` of `count`, from 1: a stretch of the images in id order.
-
-    >>> Shard(2, 3).of(range(10))
-    range(3, 6)
-    """
-
-    index: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.count:
-            msg = f"shard {self.index}/{self.count} is not one of 1/{self.count}…"
-            raise FormatError(msg)
-
-    def of(self, items: Sequence[_T]) -> Sequence[_T]:
-        """Return this shard's items."""
-        size = len(items)
-        return items[size * (self.index - 1) // self.count : size * self.index // self.count]
 
 
 def convert_source(
@@ -218,12 +197,12 @@ class _Engine:
         words = [plan.stem or self.source.name.replace("-", "_"), "entity", split, plan.suffix]
         words += [profile] * (profile != self.source.profiles[0])
         name, shard = "_".join(filter(None, words)), self.shard
-        return f"{name}.part-{shard.index}-of-{shard.count}" if shard else name
+        return shard.name(name) if shard else name
 
     def _writer(self, path: Path, split: str, plan: SetPlan[Any]) -> EntityWriter:
         return EntityWriter(
             path,
-            kind="predictions" if plan.model else "ground_truth",
+            kind=_kind(plan),
             name=path.name,
             source=self.source.name,
             split=split,
@@ -240,7 +219,7 @@ class _Engine:
         """Convert and write what is not there yet; return the warnings."""
         left = [task for task in tasks if task.image.id not in writer.finished]
         results = ordered_map(
-            partial(_convert_image, plan.tree, plan.read),
+            partial(_convert_image, plan.tree, plan.read, _kind(plan)),
             left,
             jobs=self.jobs,
             executor=self.executor,
@@ -249,16 +228,9 @@ class _Engine:
         warnings: list[str] = []
         with closing(results):
             shown = self.progress(results, total=len(left), unit="image", label=writer.path.name)
-            for task, done in zip(left, shown, strict=True):
-                warnings += [f"image {task.image.id}: {warning}" for warning in done.warnings]
-                writer.add(
-                    task.image.id,
-                    done.map,
-                    done.scores,
-                    file_name=task.image.file_name,
-                    entities=done.entities,
-                    crowds=done.crowds,
-                )
+            for done in shown:
+                writer.add_prepared(done.image)
+                warnings += [f"image {done.image.row.id}: {said}" for said in done.warnings]
         return warnings
 
     def _summary(
@@ -308,11 +280,33 @@ def _check_images(writer: EntityWriter, ids: Sequence[str]) -> None:
         raise ConflictError(msg, where=where, hint="`--overwrite` replaces it")
 
 
-def _convert_image(tree: SourceTree, read: Any, task: _Task) -> ConvertedImage:
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a worker sends back: an image that only has to be written, and its warnings."""
+
+    image: PreparedImage
+    warnings: tuple[str, ...]
+
+
+def _kind(plan: SetPlan[Any]) -> Kind:
+    return "predictions" if plan.model else "ground_truth"
+
+
+def _convert_image(tree: SourceTree, read: Any, kind: Kind, task: _Task) -> _Done:
+    """Do all the work of one image but the writing: it is what scales."""
     converted: ConvertedImage = read(task.image)
     if task.photograph is not None:
         _check_photograph(tree, task.photograph, converted.map.shape)
-    return converted
+    prepared = prepare(
+        task.image.id,
+        converted.map,
+        converted.scores,
+        kind=kind,
+        file_name=task.image.file_name,
+        entities=converted.entities,
+        crowds=converted.crowds,
+    )
+    return _Done(prepared, converted.warnings)
 
 
 def _check_photograph(tree: SourceTree, name: str, shape: tuple[int, int]) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 import entitybench.converters
 from entitybench.converters import convert
-from entitybench.converters.conversion import Shard, convert_source
+from entitybench.converters.conversion import convert_source
 from entitybench.converters.source import find_source, known_sources
 from entitybench.entity_map import EntityMap
 from entitybench.entity_set import open_path
@@ -32,6 +32,7 @@ from entitybench.errors import (
     UnknownNameError,
     WorkerError,
 )
+from entitybench.sharding import Shard
 
 Release = Any  # tests/converters/conftest.py: tests cannot import one another
 FilesOf = Callable[[Path], dict[str, bytes]]
