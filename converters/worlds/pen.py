@@ -44,17 +44,12 @@ class Pen:
         place = (self._x, self._y, self._size)
         return Pen(self._canvas, element, *place, flip=self._flip, haze=self._haze)
 
-    def moved(self, x: float, y: float, share: float = 1.0) -> Pen:
-        """Return a pen of the same element in a part of this frame.
-
-        Args:
-            x: Where its foot is, in this frame.
-            y: Where its foot is.
-            share: Its size, as a share of this frame's.
-        """
-        size = self._size * share
+    def moved(self, x: float, y: float) -> Pen:
+        """Return a pen of the same element whose foot is at a point of this frame."""
         place = self.place(x, y)
-        return Pen(self._canvas, self._element, *place, size, flip=self._flip, haze=self._haze)
+        return Pen(
+            self._canvas, self._element, *place, self._size, flip=self._flip, haze=self._haze
+        )
 
     def place(self, x: float, y: float) -> Point:
         """Return a point of the frame in scene units."""

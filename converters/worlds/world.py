@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,7 +18,7 @@ from entitybench.converters.worlds.files import (
     write_lines,
     write_truth,
 )
-from entitybench.converters.worlds.scene import SPLITS, make_scene
+from entitybench.converters.worlds.scene import SPLITS, Scene, make_scene
 from entitybench.converters.worlds.vocabulary import WORLDS
 from entitybench.errors import ConflictError, FormatError, UnknownNameError
 from entitybench.parallel import ordered_map
@@ -27,7 +26,19 @@ from entitybench.parallel import ordered_map
 GENERATOR = 1  # raised by every change that moves a pixel
 MANIFEST = "world.json"
 _SMALLEST_SIZE = 32
-_WRITERS: dict[str, ModuleType] = {
+
+
+class _Writer(Protocol):
+    """What the module of a format offers; a row is what a scene adds to its tables."""
+
+    def stem(self, split: str, index: int) -> str: ...
+    def folders(self, split: str) -> tuple[str, ...]: ...
+    def write_scene(self, root: Path, split: str, index: int, scene: Scene) -> Any: ...
+    def finish(self, root: Path, rows: Mapping[str, Sequence[Any]]) -> None: ...
+    def pack(self, root: Path, splits: Sequence[str]) -> None: ...
+
+
+_WRITERS: dict[str, _Writer] = {
     "ade20k": ade20k_writer,
     "cityscapes": cityscapes_writer,
     "coco": coco_writer,
