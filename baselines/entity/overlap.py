@@ -1,0 +1,46 @@
+"""Overlap suppression (paper, section 5.3): entities of an image compete for every pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_NEVER = -1e4  # a logit that soft-max turns into zero, and that stays finite if all have it
+
+
+def representatives(
+    logits: Tensor, entity: Tensor, valid: Tensor, slots: int
+) -> tuple[Tensor, Tensor]:
+    """Average the logits of each entity's kernels (equation 3).
+
+    Args:
+        logits: `(B, K, h, w)` of the dynamic path.
+        entity: `(B, K)` slot of each sample's entity.
+        valid: `(B, K)` whether the sample exists.
+        slots: G.
+
+    Returns:
+        `(B, G, h, w)` mean logits, zero where there is no kernel, and `(B, G)` kernels.
+    """
+    member = torch.nn.functional.one_hot(entity, slots).to(logits.dtype) * valid[..., None]
+    count = member.sum(1)
+    mean = torch.bmm((member / count.clamp(min=1)[:, None]).transpose(1, 2), logits.flatten(2))
+    return mean.reshape(*mean.shape[:2], *logits.shape[-2:]), count
+
+
+def suppressed(masks: Tensor, has_kernel: Tensor, owned: Tensor, activation: str) -> Tensor:
+    """Let the representative masks of each image compete.
+
+    Args:
+        masks: `(B, G, h, w)` mean logits.
+        has_kernel: `(B, G)` whether the entity has a kernel; the others take no part.
+        owned: `(B, 1, h, w)` whether a true entity has the pixel; all others become zero.
+        activation: `softmax`, without a background channel, or `sigmoid`.
+
+    Returns:
+        `(B, G, h, w)` in [0, 1].
+    """
+    takes_part = has_kernel[..., None, None]
+    if activation == "sigmoid":
+        return masks.sigmoid() * takes_part * owned
+    return masks.masked_fill(~takes_part, _NEVER).softmax(1) * takes_part * owned

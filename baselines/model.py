@@ -1,0 +1,89 @@
+"""What a baseline is: a module with `losses(batch)` and `candidates(images)`."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from entitybench.baselines.batch import Batch, Images
+from entitybench.baselines.settings import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCandidates:
+    """Scored masks of B images in K slots, best first; they may overlap.
+
+    Attributes:
+        scores: `(B, K)` float32 in [0, 1], descending.
+        valid: `(B, K)` bool: the slot is used.
+        boxes: `(B, K, 4)` float32 x0, y0, x1, y1 on the canvas.
+        labels: `(B, K)` int64 classes, 0 for class-agnostic models.
+        masks: `(B, K, h, w)` float32 probabilities; cell (i, j) lies at pixel
+            `(stride·i + stride//2, stride·j + stride//2)`. h and w are 0 for a detector.
+        stride: Pixels between cells.
+    """
+
+    scores: Tensor
+    valid: Tensor
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    stride: int
+
+
+class BaselineModel(nn.Module, ABC):
+    """A trainable baseline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bfloat16 = False
+        self._channels_last = False
+        self._compiled: Callable[..., Any] | None = None
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss, each normalised over all processes."""
+
+    @abstractmethod
+    def candidates(self, images: Images) -> MaskCandidates:
+        """Return scored masks."""
+
+    @abstractmethod
+    def dense(self, pixels: Tensor) -> Any:
+        """Run the part with a fixed graph, from normalised pixels to raw outputs."""
+
+    @property
+    @abstractmethod
+    def divisor(self) -> int:
+        """Sides of the canvas must be multiples of it."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return `losses(batch)`: what a distributed wrapper calls."""
+        return self.losses(batch)
+
+    def run_with(self, schedule: Schedule) -> None:
+        """Choose precision, memory format and compilation of the dense part."""
+        self._bfloat16 = schedule.precision == "bfloat16"
+        self._channels_last = schedule.channels_last
+        if self._channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled = torch.compile(self.dense) if schedule.compile else None
+
+    def run_dense(self, pixels: Tensor) -> Any:
+        """Run the dense part as chosen."""
+        if self._channels_last:
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with self._autocast(pixels.device.type):
+            return (self._compiled or self.dense)(pixels)
+
+    def _autocast(self, device: str) -> AbstractContextManager[object]:
+        if not self._bfloat16:
+            return contextlib.nullcontext()
+        return torch.autocast(device, dtype=torch.bfloat16)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from entitybench.baselines.entity.losses import dice_loss
+from entitybench.baselines.entity.overlap import representatives, suppressed
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_equals_the_loop_over_entities_and_pixels(activation: str) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 2, 3)
+    entity = torch.tensor([[0, 0, 2, 2, 2], [1, 1, 0, 0, 0]])
+    valid = torch.tensor([[True, True, True, True, False], [True, False, False, False, False]])
+    ids = torch.tensor([[[1, 1, 0], [3, 3, 2]], [[2, 0, 1], [1, 2, 2]]])
+    mean, count = representatives(logits, entity, valid, slots=3)
+    assert count.tolist() == [[2, 0, 2], [0, 1, 0]]
+    found = suppressed(mean, count > 0, ids[:, None] > 0, activation)
+    for b in range(2):
+        clusters = {g: [k for k in range(5) if valid[b, k] and entity[b, k] == g] for g in range(3)}
+        for y in range(2):
+            for x in range(3):
+                q = {
+                    g: sum(float(logits[b, k, y, x]) for k in ks) / len(ks)
+                    for g, ks in clusters.items()
+                    if ks
+                }
+                total = sum(math.exp(v) for v in q.values())
+                for g in range(3):
+                    expected = 0.0
+                    if g in q and ids[b, y, x] > 0:
+                        sigmoid = 1 / (1 + math.exp(-q[g]))
+                        expected = math.exp(q[g]) / total if activation == "softmax" else sigmoid
+                    assert float(found[b, g, y, x]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_single_entity_wins_every_pixel() -> None:
+    mean, count = representatives(
+        torch.full((1, 1, 2, 2), -3.0), torch.tensor([[0]]), torch.tensor([[True]]), 1
+    )
+    owned = torch.tensor([[[[True, False], [True, True]]]])
+    assert suppressed(mean, count > 0, owned, "softmax").tolist() == [[[[1, 0], [1, 1]]]]
+
+
+def test_no_kernel_at_all_is_finite() -> None:
+    mean, count = representatives(
+        torch.randn(1, 2, 2, 2, requires_grad=True),
+        torch.zeros(1, 2, dtype=torch.int64),
+        torch.zeros(1, 2, dtype=torch.bool),
+        3,
+    )
+    out = suppressed(mean, count > 0, torch.ones(1, 1, 2, 2, dtype=torch.bool), "softmax")
+    assert out.abs().sum() == 0
+
+
+def test_dice_by_hand() -> None:
+    p = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
+    g = torch.tensor([[[1.0, 1.0], [0.0, 1.0]]])
+    assert float(dice_loss(p, g)) == pytest.approx(1 - 2 * 1.5 / (1.25 + 3), abs=1e-5)
