@@ -61,7 +61,7 @@ def make(
             seed=seed,
             archives=archives,
             jobs=jobs,
-            progress=lambda scenes, _: bar.update(scenes - bar.n) and None,
+            progress=lambda scenes, _: bar.update(scenes - bar.n),
         )
     manifest = done.manifest
     if as_json:
@@ -77,4 +77,17 @@ def make(
     state = "already there" if done.already_there else "made"
     say(f"{done.directory}: {state}, {train} + {val} scenes", quiet=quiet)
     say(f"next: entitybench convert {world} --source {done.directory}", quiet=quiet)
+    return 0
+
+
+@command.command("sheet")
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--size", type=click.IntRange(32), default=176, show_default=True, help="In pixels.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def sheet(out: Path, size: int, seed: int) -> int:
+    """Draw scenes of all three worlds, each beside its true entity map, into the file OUT."""
+    from entitybench.converters.worlds.sheet import contact_sheet
+
+    contact_sheet(size=size, seed=seed).save(out, quality=74)
+    say(f"wrote {out}")
     return 0
