@@ -54,7 +54,14 @@ class _Verbs(click.Group):
     epilog="`entitybench VERB --help` explains a verb. Exit codes: 0 done, 1 found what it was "
     "asked to look for, 2 could not run, 130 interrupted.",
 )
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda ctx, _, asked: _show_version(ctx) if asked else None,
+    help="Show the version, and what does the work: the compiled kernel or NumPy.",
+)
 def entitybench() -> None:
     r"""Segment everything, score it without labels: the entity segmentation benchmark.
 
@@ -65,6 +72,13 @@ def entitybench() -> None:
       entitybench eval preds/ --gt coco_entity_val
       entitybench demo
     """
+
+
+def _show_version(ctx: click.Context) -> None:
+    from entitybench.kernel import describe
+
+    click.echo(f"entitybench {__version__} ({describe()})")
+    ctx.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
