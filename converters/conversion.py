@@ -30,6 +30,7 @@ from entitybench.converters.source_tree import SourceTree
 from entitybench.entity_set import Kind, open_path
 from entitybench.entity_writer import EntityWriter, PreparedImage, prepare
 from entitybench.errors import ConflictError, FormatError, MissingDataError, UnknownNameError
+from entitybench.merging import WHOLE_IMAGES
 from entitybench.parallel import ordered_map
 from entitybench.sharding import Shard
 
@@ -185,7 +186,7 @@ class _Engine:
         _check_plan([image.id for image in images], plan)
         tasks = _tasks(images if self.shard is None else self.shard.of(images), plan)
         path = self.out / self._name(split, plan)
-        with self._writer(path, split, plan) as writer:
+        with self._writer(path, split, plan, len(images)) as writer:
             _check_images(writer, [task.image.id for task in tasks])
             warnings = None if writer.already_complete else self._write(writer, tasks, plan)
         absent = sum(task.photograph is None for task in tasks)
@@ -199,7 +200,8 @@ class _Engine:
         name, shard = "_".join(filter(None, words)), self.shard
         return shard.name(name) if shard else name
 
-    def _writer(self, path: Path, split: str, plan: SetPlan[Any]) -> EntityWriter:
+    def _writer(self, path: Path, split: str, plan: SetPlan[Any], images: int) -> EntityWriter:
+        whole = {} if self.shard is None else {WHOLE_IMAGES: images}
         return EntityWriter(
             path,
             kind=_kind(plan),
@@ -208,7 +210,7 @@ class _Engine:
             split=split,
             licence=self.source.licence,
             converter=f"{self.source.name}/{self.source.revision}",
-            options=self.options,
+            options={**self.options, **whole},
             categories=plan.categories,
             model=plan.model,
             images=plan.tree.location(plan.photographs) if plan.photographs else None,

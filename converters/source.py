@@ -19,6 +19,7 @@ from entitybench.converters.source_tree import SourceTree
 from entitybench.entity_map import EntityMap
 from entitybench.entity_set import Category, Model, Option, Provenance
 from entitybench.errors import UnknownNameError
+from entitybench.sharding import id_order
 
 Options = Mapping[str, Option]
 
@@ -152,10 +153,5 @@ def in_id_order(images: Sequence[ImageT]) -> list[ImageT]:
     >>> [i.id for i in in_id_order([SourceImage(n, "") for n in ("10", "9", "007")])]
     ['007', '9', '10']
     """
-    decimal = all(image.id.isascii() and image.id.isdecimal() for image in images)
-
-    def place(image: ImageT) -> tuple[int, str, str]:
-        digits = image.id.lstrip("0") if decimal else ""
-        return len(digits), digits, image.id
-
-    return sorted(images, key=place)
+    place = id_order([image.id for image in images])
+    return sorted(images, key=lambda image: place(image.id))

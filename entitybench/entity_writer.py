@@ -179,7 +179,7 @@ class EntityWriter:
         return there
 
     def _same_options(self, existing: Header) -> None:
-        mine, theirs = _identity(self._header), _identity(existing)
+        mine, theirs = identity(self._header), identity(existing)
         if mine == theirs:
             return
         different = [
@@ -482,7 +482,7 @@ def _members(entity_set: EntitySet) -> Iterator[tuple[str, bool]]:
         yield row.map, False
 
 
-def _identity(header: Header) -> dict[str, object]:
+def identity(header: Header) -> dict[str, object]:
     """What must be equal for two runs to write the same set."""
     plain: dict[str, object] = msgspec.to_builtins(header)
     options = plain.pop("options")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -107,3 +107,23 @@ def check_complete(shards: Iterable[tuple[Shard, str]]) -> None:
         raise MissingDataError(
             msg, where=[place for _, place in found], hint="`--shard i/n` makes part i"
         )
+
+
+def id_order(ids: Collection[str]) -> Callable[[str], tuple[int, str, str]]:
+    """Return the key by which image ids are sorted: as numbers if all are decimal, else as text."""
+    decimal = all(image_id.isascii() and image_id.isdecimal() for image_id in ids)
+
+    def place(image_id: str) -> tuple[int, str, str]:
+        digits = image_id.lstrip("0") if decimal else ""
+        return len(digits), digits, image_id
+
+    return place
+
+
+def in_id_order(ids: Collection[str]) -> list[str]:
+    """Return the ids in order.
+
+    >>> in_id_order(["10", "9", "007"]), in_id_order(["b10", "b9"])
+    (['007', '9', '10'], ['b10', 'b9'])
+    """
+    return sorted(ids, key=id_order(ids))
