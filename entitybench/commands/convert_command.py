@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,7 @@ from entitybench.commands.console import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import TypeVar
-
     from entitybench.converters.conversion import Summary
-
-    _T = TypeVar("_T")
 
 
 @click.command("convert")
@@ -47,6 +43,14 @@ if TYPE_CHECKING:
 )
 @click.option("--split", "splits", multiple=True, help="A split; may be repeated.  [default: all]")
 @click.option("--profile", help="Named conversion choices.  [default: the source's first]")
+@click.option("--download-only", is_flag=True, help="Fetch the archives, convert nothing.")
+@click.option("--with-images", is_flag=True, help="Fetch the photographs too; no score needs them.")
+@click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    help="Fetch this archive of the source; may be repeated.",
+)
 @jobs_option
 @overwrite_option
 @json_option
@@ -57,6 +61,9 @@ def command(
     out: Path,
     splits: tuple[str, ...],
     profile: str | None,
+    download_only: bool,
+    with_images: bool,
+    archives: tuple[str, ...],
     jobs: int,
     overwrite: bool,
     as_json: bool,
@@ -64,29 +71,48 @@ def command(
 ) -> int:
     r"""Turn a source dataset into entity sets, one per split.
 
-    The release is looked up in --source, then in $ENTITYBENCH_SOURCES/SOURCE. It is read where
-    it lies: unpacked, or in its official archives. Photographs are optional. Interrupted, the
-    same command resumes; finished, it changes nothing.
+    The release is looked up in --source, else in $ENTITYBENCH_SOURCES/SOURCE (./sources/SOURCE
+    unless set); where it is not, its public archives are fetched there, annotations alone unless
+    --with-images. A source that wants a registration prints the steps. It is read where it lies:
+    unpacked, or in its official archives. Interrupted, the same command resumes; finished, it
+    changes nothing. $ENTITYBENCH_MIRROR names a mirror, $ENTITYBENCH_OFFLINE=1 forbids to fetch.
 
     \b
       entitybench convert coco --source ~/datasets/coco --out data/
       entitybench convert coco --source ~/downloads --split val -j 8
+      entitybench convert ade20k --out data/
     """
+    from entitybench.commands.release_download import Wanted, fetch_archives, release_folder
     from entitybench.converters.conversion import convert_source
 
-    def bar(items: Iterable[_T], *, total: int, unit: str, label: str) -> Iterable[_T]:
-        return progress(items, total=total, unit=unit, label=label, quiet=quiet)
-
+    wanted = Wanted(with_images, splits, archives)
+    if root is not None and (download_only or wanted != Wanted(splits=splits)):
+        msg = "--source names a release that is there: nothing is fetched"
+        raise click.UsageError(msg)
+    if download_only:
+        return _tell_files(source, fetch_archives(source, wanted, quiet=quiet), as_json=as_json)
     summaries = convert_source(
         source,
-        root,
+        release_folder(source, wanted, quiet=quiet) if root is None else root,
         out,
         splits=splits or None,
         profile=profile,
         jobs=jobs,
         overwrite=overwrite,
-        progress=bar,
+        progress=partial(progress, quiet=quiet),
     )
+    return _tell_sets(summaries, as_json=as_json, quiet=quiet)
+
+
+def _tell_files(source: str, files: list[Path], *, as_json: bool) -> int:
+    if as_json:
+        emit({"source": source, "files": files})
+    else:
+        click.echo("\n".join(map(str, files)))
+    return 0
+
+
+def _tell_sets(summaries: list[Summary], *, as_json: bool, quiet: bool) -> int:
     if as_json:
         emit({"sets": [_as_json(summary) for summary in summaries]})
     else:
