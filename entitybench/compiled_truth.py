@@ -81,6 +81,7 @@ class CompiledTruth:
         boxes: `(M, 4)` int64 x, y, width, height; zeros for void.
         annotated: `(M,)` float64 sizes that the annotation states, or None.
         packed: The packed maps.
+        path: The file, where there is one.
     """
 
     order: PixelOrder
@@ -90,6 +91,7 @@ class CompiledTruth:
     boxes: NDArray[np.int64]
     annotated: NDArray[np.float64] | None
     packed: NDArray[np.uint8]
+    path: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -102,6 +104,11 @@ class CompiledTruth:
         place = np.arange(int(totals.sum())) - np.repeat(self.entries["first_id"], totals)
         entities: NDArray[np.bool_] = (place > 0) & (place <= np.repeat(counts, totals))
         return entities
+
+    @property
+    def shapes(self) -> NDArray[np.uint32]:
+        """`(I, 2)` height and width of each image."""
+        return np.stack((self.entries["height"], self.entries["width"]), axis=1)
 
     @property
     def size_offsets(self) -> NDArray[np.int64]:
@@ -223,6 +230,7 @@ def _tables(path: Path, data: mmap.mmap, at: int, header: _Header) -> CompiledTr
         arrays[2].reshape(-1, 4),
         arrays[3] if header.annotated else None,
         np.frombuffer(data, np.uint8, header.packed_size, at),
+        path,
     )
 
 
@@ -432,7 +440,7 @@ def cached(
     name = hashlib.sha256(f"{key} {order} {kernel.LAYOUT}".encode()).hexdigest()[:32]
     path = cache_folder() / "truth" / f"{name}.runs"
     if not anew:
-        with suppress(FileNotFoundError, DamagedTruthError):
+        with suppress(OSError, DamagedTruthError):
             return open_compiled(path)
     return _compiled_at(path, compile_to)
 

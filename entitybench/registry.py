@@ -59,8 +59,20 @@ def open_union(names: str, data: str | os.PathLike[str] | None = None) -> list[E
         FormatError: A set is named twice, or a name is empty.
         UnknownNameError: No set has that name.
     """
+    return [open_entity_set(part, data) for part in split_union(names)]
+
+
+def split_union(names: str) -> list[str]:
+    """Split `a+b` into its names; what exists under the whole name is one.
+
+    Raises:
+        FormatError: A set is named twice, or a name is empty.
+
+    >>> split_union("coco_entity_val+ade20k_entity_val")
+    ['coco_entity_val', 'ade20k_entity_val']
+    """
     parts = names.split("+") if not Path(names).exists() else [names]
     if "" in parts or len(set(parts)) < len(parts):
         msg = f"`{names}` is not a union of different sets, like `a+b`"
         raise FormatError(msg)
-    return [open_entity_set(part, data) for part in parts]
+    return parts

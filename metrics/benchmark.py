@@ -15,17 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitybench.candidates import Overlap, OverlapPolicy, resolve
+from entitybench.compiled_truth import DamagedTruthError, PixelOrder
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import EntityImage, EntitySet, ImageRow, Model
-from entitybench.errors import ConflictError, FormatError, MissingDataError, OverlapError
+from entitybench.entity_set import Model
+from entitybench.errors import ConflictError, MissingDataError, OverlapError
+from entitybench.formats.coco_results_scan import ScannedResults, scan_results
 from entitybench.formats.detection import open_predictions
+from entitybench.formats.json_rows import NotPlainError
 from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
 from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
+from entitybench.metrics.fused import FusedMatches, MaskFaultError, match_masks
+from entitybench.metrics.ground_truth import GroundTruth, TrueImage, open_truths
 from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.protocol import STRICT, Protocol, SizeRule
 from entitybench.metrics.records import ImageKey, MatchRecords
-from entitybench.registry import open_union
 from entitybench.result import (
     GroundTruthInfo,
     ModelInfo,
@@ -42,7 +46,7 @@ from entitybench.signature import MetricSignature, PredictionSignature, ground_t
 class ImageTask:
     """One image to score, not decoded yet: small enough to send to any worker."""
 
-    truth: EntityImage
+    truth: TrueImage
     set_name: str
     entry: Entry | None
     protocol: Protocol
@@ -89,13 +93,15 @@ def evaluate(
     missing_score: MissingScore | str = MissingScore.ERROR,
     model: str | None = None,
     mapper: Mapper = map,
+    threads: int = 1,
 ) -> Benchmark:
     """Score predictions against ground truth.
 
     Args:
         predictions: One set of predictions in any format that `open_predictions` knows, or a
             folder with one set per ground-truth name.
-        ground_truth: A set's name or path, or a union `a+b` whose images are pooled.
+        ground_truth: A set's name or path, a COCO instance or panoptic JSON, or a union `a+b`
+            whose images are pooled.
         data: Where set names are looked up.
         protocol: Crowd, void and size rule.
         overlap: `reject` refuses masks that share pixels; `resolve` gives shared pixels to the
@@ -104,6 +110,7 @@ def evaluate(
         missing_score: What stands in where the format has no scores; `error` refuses.
         model: The model's name, where the format does not tell it.
         mapper: Stands in for `map` over the images; must keep their order.
+        threads: For COCO results, which the kernel matches without the mapper.
 
     Raises:
         OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
@@ -112,27 +119,29 @@ def evaluate(
         FormatError: A file is broken, or names images that the ground truth does not have.
     """
     began = time.monotonic()
-    truths = _ground_truth(ground_truth, data)
+    truths = open_truths(ground_truth, data)
+    chosen = _protocol(protocol, truths)
     readers = [
-        open_predictions(
-            _own_predictions(Path(predictions), truth, len(truths)),
-            missing_score=MissingScore(missing_score),
-            image_ids=truth.ids,
+        _reader(
+            _own_predictions(Path(predictions), truth.name, len(truths)),
+            truth,
+            MissingScore(missing_score),
         )
         for truth in truths
     ]
     for reader, truth in zip(readers, truths, strict=True):
         _check_images(reader, truth, missing)
+    pairs = [
+        _Pairing(t, r, _fused(t, r, chosen, threads)) for t, r in zip(truths, readers, strict=True)
+    ]
     policy = OverlapPolicy(overlap)
-    tasks = (
-        ImageTask(image, truth.header.name, _entry(reader, image.row), protocol, policy)
-        for truth, reader in zip(truths, readers, strict=True)
-        for image in truth
-    )
-    records, resolved = _gather(protocol, mapper(score_image, tasks))
+    tasks = (task for pair in pairs for task in pair.tasks(chosen, policy))
+    done = [pair.matched for pair in pairs if pair.matched is not None]
+    records, resolved = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
+    records = MatchRecords.merge([*done, records]) if done else records
     evaluation = Evaluation.of(records)
     described = _described(readers, model or _stem(Path(predictions)), resolved)
-    result = _result(truths, described, evaluation, protocol, time.monotonic() - began)
+    result = _result(truths, described, evaluation, chosen, time.monotonic() - began)
     return Benchmark(evaluation, result, tuple(reader.description for reader in readers))
 
 
@@ -143,12 +152,75 @@ def score_image(task: ImageTask) -> ImageOutcome:
         FormatError: Truth or prediction of this image is broken.
     """
     key = ImageKey(task.set_name, task.truth.id)
-    truth = task.truth.map
+    truth, sizes = task.truth.load()
     entity_map, scores, overlap = _prediction(task, truth)
     if overlap and task.overlap is OverlapPolicy.REJECT:
         return ImageOutcome(key, None, overlap)
-    pair = ImagePair(task.truth.id, truth, entity_map, scores, set_name=task.set_name)
+    pair = ImagePair(task.truth.id, truth, entity_map, scores, sizes, task.set_name)
     return ImageOutcome(key, match_pair(pair, task.protocol)[1], overlap)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairing:
+    """One ground truth with its predictions, and what the kernel made of them at once."""
+
+    truth: GroundTruth
+    reader: Predictions
+    fused: FusedMatches | None
+
+    @property
+    def matched(self) -> MatchRecords | None:
+        """Records of the images that need no second look."""
+        if self.fused is None:
+            return None
+        if not self.fused.overlapping:
+            return self.fused.records
+        held = [
+            i
+            for i, k in enumerate(self.fused.records.images)
+            if k.image_id not in self.fused.overlapping
+        ]
+        return self.fused.records.take(held)
+
+    def tasks(self, protocol: Protocol, overlap: OverlapPolicy) -> Iterator[ImageTask]:
+        """Yield the images that are left, in order."""
+        left = None if self.fused is None else self.fused.overlapping
+        if left is not None and not left:
+            return
+        for image in self.truth.images():
+            if left is None or image.id in left:
+                entry = _entry(self.reader, image.size)
+                yield ImageTask(image, self.truth.name, entry, protocol, overlap)
+
+
+def _fused(
+    truth: GroundTruth, reader: Predictions, protocol: Protocol, threads: int
+) -> FusedMatches | None:
+    """Match COCO results in one pass; None where there is no kernel or something is not plain."""
+    if not isinstance(reader, ScannedResults):
+        return None
+    for anew in (False, True):
+        compiled = truth.compiled(PixelOrder.COLUMNS, anew=anew)
+        if compiled is None:
+            return None
+        try:
+            masks = reader.masks_of(compiled.ids, compiled.shapes)
+            return match_masks(compiled, masks, protocol, set_name=truth.name, threads=threads)
+        except (MaskFaultError, NotPlainError):
+            return None
+        except DamagedTruthError:
+            if anew:
+                raise
+    return None
+
+
+def _protocol(protocol: Protocol, truths: Sequence[GroundTruth]) -> Protocol:
+    """Take the sizes that COCO files state; a union must not mix them with counted pixels."""
+    stated = {truth.states_sizes for truth in truths}
+    if len(stated) > 1:
+        msg = "a union of entity sets and COCO files would mix two kinds of sizes"
+        raise ConflictError(msg, hint="convert the COCO files to entity sets")
+    return protocol.with_annotated_sizes() if stated == {True} else protocol
 
 
 def _prediction(
@@ -163,27 +235,22 @@ def _prediction(
     return done.map, done.scores, done.overlap or None
 
 
-def _entry(reader: Predictions, row: ImageRow) -> Entry | None:
-    if row.id not in reader.image_ids:
-        return None
-    return reader.entry(ImageSize(row.id, row.width, row.height))
+def _entry(reader: Predictions, image: ImageSize) -> Entry | None:
+    return reader.entry(image) if image.id in reader.image_ids else None
 
 
-def _ground_truth(names: str, data: str | os.PathLike[str] | None) -> list[EntitySet]:
-    truths = open_union(names, data)
-    for truth in truths:
-        if truth.is_prediction:
-            msg = f"`{truth.path}` holds predictions, not ground truth"
-            raise FormatError(msg, hint="`--gt` names what to score against")
-    return truths
+def _reader(path: Path, truth: GroundTruth, missing_score: MissingScore) -> Predictions:
+    scanned = scan_results(path, truth.ids)
+    if scanned is not None:
+        return scanned
+    return open_predictions(path, missing_score=missing_score, image_ids=truth.ids)
 
 
-def _own_predictions(path: Path, truth: EntitySet, num_truths: int) -> Path:
+def _own_predictions(path: Path, name: str, num_truths: int) -> Path:
     """Return the predictions for one ground truth: inside a folder of sets, or the path."""
     if not path.exists():
         msg = f"no predictions at `{path}`"
         raise MissingDataError(msg)
-    name = truth.header.name
     for own in (path / name, path / f"{name}.zip", path / f"{name}.json"):
         if path.is_dir() and own.exists():
             return own
@@ -193,10 +260,10 @@ def _own_predictions(path: Path, truth: EntitySet, num_truths: int) -> Path:
     return path
 
 
-def _check_images(reader: Predictions, truth: EntitySet, missing: str) -> None:
+def _check_images(reader: Predictions, truth: GroundTruth, missing: str) -> None:
     absent = [image_id for image_id in truth.ids if image_id not in reader.image_ids]
     if absent and not reader.absent_means_empty and missing != "empty":
-        msg = f"predictions miss {len(absent)} of {len(truth)} images of `{truth.header.name}`"
+        msg = f"predictions miss {len(absent)} of {len(truth)} images of `{truth.name}`"
         hint = (
             "an image without predictions needs an empty entry; "
             "`--missing empty` counts them as empty"
@@ -204,10 +271,12 @@ def _check_images(reader: Predictions, truth: EntitySet, missing: str) -> None:
         raise MissingDataError(msg, where=absent, hint=hint)
 
 
-def _gather(protocol: Protocol, outcomes: Iterable[ImageOutcome]) -> tuple[MatchRecords, int]:
+def _gather(
+    protocol: Protocol, outcomes: Iterable[ImageOutcome], already: int = 0
+) -> tuple[MatchRecords, int]:
     """Collect matches; refuse overlaps with their count and the first of their places."""
     forbidden: list[str] = []
-    seen, refused, resolved = 0, 0, 0
+    seen, refused, resolved = already, 0, 0
 
     def matched() -> Iterator[tuple[ImageKey, ImageMatches]]:
         nonlocal seen, refused, resolved
@@ -254,13 +323,13 @@ def _stem(path: Path) -> str:
 
 
 def _result(
-    truths: list[EntitySet],
+    truths: list[GroundTruth],
     model: Model,
     evaluation: Evaluation,
     protocol: Protocol,
     seconds: float,
 ) -> Result:
-    hashes = {truth.header.name: truth.header.content_hash for truth in truths}
+    hashes = {truth.name: truth.content_hash for truth in truths}
     created, took = time_stamp(seconds)
     metric = MetricSignature(
         ground_truth_label(hashes),

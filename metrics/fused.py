@@ -87,7 +87,7 @@ def match_maps(
     return ImageMatches(*out, sizes, pixels, len(checked), num_empty)
 
 
-class MaskFault(FormatError):
+class MaskFaultError(FormatError):
     """A mask of the predictions cannot be read; the careful reader tells which and why."""
 
 
@@ -97,11 +97,11 @@ class FusedMatches:
 
     Attributes:
         records: What remains of them; meaningless for the images that overlap.
-        overlaps: `(I,)` whether the masks of an image share pixels, in the truth's order.
+        overlapping: Ids of the images whose masks share pixels.
     """
 
     records: MatchRecords
-    overlaps: NDArray[np.bool_]
+    overlapping: frozenset[str]
 
 
 def match_masks(
@@ -122,7 +122,7 @@ def match_masks(
         threads: How many images to work on at once.
 
     Raises:
-        MaskFault: A mask is damaged.
+        MaskFaultError: A mask is damaged.
         DamagedTruthError: The compiled truth is damaged.
         MissingDataError: The protocol wants annotated sizes and there are none.
     """
@@ -144,7 +144,7 @@ def match_masks(
         if status == kernel.MAP_DAMAGED and mask < 0:
             raise truth.damaged(truth.ids[image])
         if status:
-            raise MaskFault(kernel.refusal(status).what)
+            raise MaskFaultError(kernel.refusal(status).what)
 
     _run(work, range(0, num_images, _IMAGES_AT_ONCE), threads)
     records = MatchRecords(
@@ -158,7 +158,8 @@ def match_masks(
         *columns,
         sizes,
     )
-    return FusedMatches(records._in_order(), overlaps.astype(bool))
+    overlapping = frozenset(truth.ids[i] for i in np.flatnonzero(overlaps).tolist())
+    return FusedMatches(MatchRecords.merge([records]), overlapping)
 
 
 def _run(work: Callable[[int], None], begins: Iterable[int], threads: int) -> None:

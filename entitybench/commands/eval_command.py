@@ -106,9 +106,9 @@ def command(
     """
     from entitybench.metrics.benchmark import evaluate
     from entitybench.metrics.protocol import Protocol
-    from entitybench.registry import open_union
+    from entitybench.metrics.ground_truth import open_truths
 
-    total = sum(len(truth) for truth in open_union(gt, data))
+    total = sum(len(truth) for truth in open_truths(gt, data))
     done = evaluate(
         predictions,
         gt,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from entitybench import kernel
 from entitybench.compiled_truth import Masks
+from entitybench.errors import FormatError
 from entitybench.formats.coco_results import ResultsEntry
 from entitybench.formats.image_ids import ImageId, ImageIds
 from entitybench.formats.json_rows import (
@@ -67,6 +68,7 @@ class ScannedResults(Predictions):
     def __init__(self, path: Path, image_ids: Collection[str]) -> None:
         self.text = MappedText.of(path)
         self._path = str(path)
+        self._prefix = "$" if is_list(self.text) else "$.annotations"
         columns = _Columns(self.text)
         _scan(self.text, columns.take)
         self.scores = columns.joined("score", np.float64)
@@ -114,7 +116,7 @@ class ScannedResults(Predictions):
         return ResultsEntry(
             image,
             self._path,
-            tuple(f"[{index}]" for index in indices),
+            tuple(f"{self._prefix}[{index}]" for index in indices),
             tuple(self._segmentation(index) for index in indices),
             tuple(self.scores[indices].tolist()),
             MissingScore.ERROR,
@@ -215,3 +217,18 @@ def _group(images: list[Image], ids: ImageIds, place: str) -> dict[str, NDArray[
         stem: pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         for stem, pieces in parts.items()
     }
+
+
+def scan_results(path: Path, image_ids: Collection[str]) -> ScannedResults | None:
+    """Scan a results file, or return None where the careful readers should have it.
+
+    Args:
+        path: Any predictions.
+        image_ids: The ground truth's image ids.
+    """
+    if not (kernel.is_active() and path.suffix == ".json" and path.is_file()):
+        return None
+    try:
+        return ScannedResults(path, image_ids)
+    except FormatError:  # the careful readers know why, or know better
+        return None

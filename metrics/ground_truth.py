@@ -1,0 +1,276 @@
+"""What predictions are scored against: an entity set, or a COCO file as it is.
+
+Where the kernel is active, truth is compiled once into the cache and read from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entitybench import kernel
+from entitybench.compiled_truth import (
+    CompiledTruth,
+    PixelOrder,
+    TruthImage,
+    cached,
+    compile_maps,
+    open_compiled,
+    turn,
+)
+from entitybench.content_hash import combine, image_digest
+from entitybench.entity_map import EntityMap
+from entitybench.entity_set import EntityImage, EntitySet
+from entitybench.errors import FormatError
+from entitybench.formats.coco_instances import compile_instances
+from entitybench.formats.coco_truth import CocoTruth, InstanceImage, open_coco_truth
+from entitybench.formats.json_rows import MappedText
+from entitybench.formats.predictions import ImageSize
+from entitybench.registry import open_entity_set, split_union
+
+
+class TrueImage(Protocol):
+    """The truth of one image, not decoded yet; small and picklable."""
+
+    @property
+    def id(self) -> str:
+        """The image's id."""
+
+    @property
+    def size(self) -> ImageSize:
+        """Its id and size in pixels."""
+
+    def load(self) -> tuple[EntityMap, NDArray[np.float64] | None]:
+        """Return the map, and the sizes that the annotation states for the entities."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetImage:
+    """An image of an entity set."""
+
+    image: EntityImage
+
+    @property
+    def id(self) -> str:
+        """The image's id."""
+        return self.image.id
+
+    @property
+    def size(self) -> ImageSize:
+        """Its id and size in pixels."""
+        return ImageSize(self.image.id, self.image.row.width, self.image.row.height)
+
+    def load(self) -> tuple[EntityMap, None]:
+        """Decode the map."""
+        return self.image.map, None
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledImage:
+    """An image of a compiled file."""
+
+    path: Path
+    index: int
+    size: ImageSize
+
+    @property
+    def id(self) -> str:
+        """The image's id."""
+        return self.size.id
+
+    def load(self) -> tuple[EntityMap, NDArray[np.float64] | None]:
+        """Unpack the map."""
+        truth = _opened(self.path)
+        entity_map = truth.map_of(self.index)
+        if truth.annotated is None:
+            return entity_map, None
+        first = int(truth.entries["first_id"][self.index]) + 1
+        return entity_map, truth.annotated[first : first + entity_map.num_entities]
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path) -> CompiledTruth:
+    return open_compiled(path)
+
+
+class GroundTruth(ABC):
+    """Truth of many images, opened.
+
+    Attributes:
+        name: Its name in results.
+        content_hash: Stands for all that a score depends on.
+        ids: Image ids in the order of the source.
+        place: The file or folder, for messages.
+        states_sizes: Whether it states sizes of its own for the entities.
+    """
+
+    name: str
+    content_hash: str
+    ids: tuple[str, ...]
+    place: str
+    states_sizes: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def images(self) -> Iterator[TrueImage]:
+        """Yield the images in order, not decoded."""
+        truth = self.compiled(PixelOrder.ROWS)
+        if truth is None or truth.path is None:
+            yield from self._careful_images()
+            return
+        sides = truth.entries["width"].tolist(), truth.entries["height"].tolist()
+        for index, (image_id, *size) in enumerate(zip(truth.ids, *sides, strict=True)):
+            yield CompiledImage(truth.path, index, ImageSize(image_id, *size))
+
+    def compiled(self, order: PixelOrder, *, anew: bool = False) -> CompiledTruth | None:
+        """Return the compiled truth, or None where it has to be read as it is.
+
+        Args:
+            order: Along what pixels are counted.
+            anew: Compile again, whatever the cache holds.
+
+        Raises:
+            FormatError: The truth is broken, or entities of one image overlap.
+        """
+        if not kernel.is_active() or not self.ids:
+            return None
+        if anew:
+            _opened.cache_clear()
+        try:
+            return cached(self._key, order, lambda file: self._compile(order, file), anew=anew)
+        except UnverifiedError:
+            return None
+
+    @property
+    def _key(self) -> str:
+        return f"{type(self).__name__} {self.content_hash}"
+
+    @abstractmethod
+    def _compile(self, order: PixelOrder, file: IO[bytes]) -> None:
+        """Write the compiled file."""
+
+    @abstractmethod
+    def _careful_images(self) -> Iterator[TrueImage]:
+        """Yield the images without the kernel."""
+
+
+class UnverifiedError(FormatError):
+    """The content is not what its hash promises: it must not enter the cache under it."""
+
+
+class SetTruth(GroundTruth):
+    """An entity set of kind ground truth.
+
+    Raises:
+        FormatError: The set holds predictions.
+    """
+
+    def __init__(self, entity_set: EntitySet) -> None:
+        self.place = str(entity_set.path)
+        if entity_set.is_prediction:
+            msg = f"`{self.place}` holds predictions, not ground truth"
+            raise FormatError(msg, hint="`--gt` names what to score against")
+        self._set = entity_set
+        self.name = entity_set.header.name
+        self.content_hash = entity_set.header.content_hash
+        self.ids = entity_set.ids
+
+    def _careful_images(self) -> Iterator[SetImage]:
+        return (SetImage(image) for image in self._set)
+
+    def _compile(self, order: PixelOrder, file: IO[bytes]) -> None:
+        digests: list[int] = []
+
+        def images() -> Iterator[TruthImage]:
+            for image in self._set:
+                digests.append(image_digest(image.id, image.map, None))
+                yield TruthImage(image.id, image.map)
+
+        compile_maps(images(), order, file)
+        if combine(digests) != self.content_hash:
+            msg = f"`{self.place}` does not hold what its content hash promises"
+            raise UnverifiedError(msg)
+
+
+class FileTruth(GroundTruth):
+    """COCO instance JSON, or COCO panoptic JSON with its PNGs, as it is."""
+
+    states_sizes = True
+
+    def __init__(self, path: Path) -> None:
+        self.place, self._path = str(path), path
+        self.name = path.name.removesuffix(".gz").removesuffix(".json")
+        self._coco: CocoTruth | None = None
+        self.content_hash = self._hash()
+        self.ids = self._ids_of_cache() or self._careful.ids
+
+    def _hash(self) -> str:
+        """Hash the file, and the PNGs that belong to it."""
+        text = MappedText.of(self._path).view
+        digest = hashlib.sha256(text)
+        if text.find(b'"segments_info"') >= 0:
+            for image in self._careful.images():
+                digest.update(b"" if isinstance(image, InstanceImage) else image.png.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def _careful(self) -> CocoTruth:
+        if self._coco is None:
+            self._coco = open_coco_truth(self._path)
+        return self._coco
+
+    def _ids_of_cache(self) -> tuple[str, ...]:
+        """Ids from the compiled file: the JSON need not be read where there is one."""
+        if not kernel.is_active():
+            return ()
+        try:
+            truth = cached(
+                self._key, PixelOrder.COLUMNS, lambda f: self._compile(PixelOrder.COLUMNS, f)
+            )
+        except UnverifiedError:
+            return ()
+        return truth.ids
+
+    def _careful_images(self) -> Iterator[TrueImage]:
+        return iter(self._careful.images())
+
+    def _compile(self, order: PixelOrder, file: IO[bytes]) -> None:
+        if order is PixelOrder.ROWS:
+            columns = self.compiled(PixelOrder.COLUMNS)
+            if columns is not None:
+                compile_maps(turn(columns), order, file)
+                return
+        try:
+            compile_instances(self._path, file)
+        except FormatError:  # the careful reader knows why, or knows better
+            file.seek(0)
+            file.truncate()
+            compile_maps(self._careful.decoded(), order, file)
+
+
+def open_truths(names: str, data: str | os.PathLike[str] | None = None) -> list[GroundTruth]:
+    """Open ground truth: a name, a path, a COCO JSON, or a union `a+b` of them.
+
+    Raises:
+        FormatError: A set holds predictions; a file is broken; a name is empty or given twice.
+        UnknownNameError: No set has that name.
+    """
+    return [open_truth(name, data) for name in split_union(names)]
+
+
+def open_truth(name: str, data: str | os.PathLike[str] | None = None) -> GroundTruth:
+    """Open one ground truth: a set's name or path, or a COCO JSON file."""
+    path = Path(name)
+    if path.name.endswith((".json", ".json.gz")) and path.is_file():
+        return FileTruth(path)
+    return SetTruth(open_entity_set(name, data))
