@@ -6,7 +6,7 @@ import gzip
 import os
 import tarfile
 import zipfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,16 @@ def fetch(
     if by_hand or (listing.steps and not wanted):
         raise MissingDataError(steps(source, folder, sources=sources))
     return [download.get(archive) for archive in wanted]
+
+
+def is_unfinished(folder: Path, archives: Iterable[Archive]) -> bool:
+    """Tell whether the download of any of these archives was begun there and did not end."""
+    notes = folder / NOTES
+    return any(
+        (notes / f"{archive.name}.lock").exists()
+        and not (notes / f"{archive.name}.verified").exists()
+        for archive in archives
+    )
 
 
 def steps(

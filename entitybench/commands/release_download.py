@@ -104,17 +104,19 @@ def release_folder(source: str, wanted: Wanted, *, quiet: bool) -> Path | None:
         UnknownNameError: There is no such source, or no such archive of it.
         MissingDataError: It could not be fetched, or only a person can fetch it.
     """
+    from entitybench.download import is_unfinished
     from entitybench.sources import load_sources
 
     folder = sources_folder(source)
     listing = load_sources().get(source)
     is_there = _is_release(source, folder)
-    by_hand = listing is None or bool(listing.steps)
-    if is_there and not wanted.archives and (by_hand or not wanted.with_images):
-        return folder
     if listing is None:
-        return None
-    if not is_there and not by_hand:
+        return folder if is_there else None
+    if is_there and not wanted.archives:
+        more = wanted.with_images or is_unfinished(folder, listing.choose())
+        if listing.steps or not more:
+            return folder
+    if not is_there and not listing.steps:
         say(f"{listing.title} was not found in `{folder}`; fetching it there", quiet=quiet)
     fetch_archives(source, wanted, quiet=quiet)
     return folder

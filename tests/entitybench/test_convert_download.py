@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def site(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def publish_coco(site: Site, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """List a release in a table of its own: the photographs by split."""
     archives = []
     for path in sorted(release.glob("*.zip")):
         data = path.read_bytes()
@@ -111,6 +113,29 @@ def test_what_was_interrupted_goes_on_and_converts(
     assert (here / "sources" / "coco" / f"{TRUTH}.part").stat().st_size == 1000
     assert convert("coco", "-q") == 0
     assert site.asked()[-1] == "bytes=1000-"
+
+
+def test_the_second_archive_is_missing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first alone already looks like a release."""
+    make_world(here / "world", "ade20k", train=1, val=1, size=48, archives=True)
+    with Site() as site:
+        archives = []
+        for path in sorted((here / "world").glob("*[.][zt][ia][pr]")):
+            address = site.put(f"/{path.name}", path.read_bytes())
+            checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+            archives.append({"name": path.name, "addresses": [address], "checksum": checksum})
+        table = sources_table(here / "table.toml", "ade20k", *archives)
+        monkeypatch.setattr(entitybench.sources, "SOURCES_FILE", table)
+        site.answers += [Answer(), Answer(status=404)]
+        assert convert("ade20k", "-q") == 2
+        assert not (here / "data").exists()
+        assert convert("ade20k", "-q") == 0
+        names = ["ADEChallengeData2016.zip", "annotations_instance.tar"]
+        assert fetched(site) == [f"/{name}" for name in (*names, names[1])]
+    for archive in names:  # unpacked and thrown away, it is not fetched again
+        shutil.unpack_archive(here / "sources" / "ade20k" / archive, here / "sources" / "ade20k")
+        (here / "sources" / "ade20k" / archive).unlink()
+    assert convert("ade20k", "-q") == 0
 
 
 def test_a_mirror(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
