@@ -93,7 +93,7 @@ def convert_source(
     options: Options | None = None,
     jobs: int = 1,
     executor: Executor | None = None,
-    shard: tuple[int, int] | None = None,
+    shard: Shard | tuple[int, int] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Summary]:
@@ -111,8 +111,10 @@ def convert_source(
         profile: A way to convert; the source's first unless given.
         options: The source's own options, where they differ from its defaults.
         jobs: Processes to use.
-        executor: Runs the images instead of processes here, as in `ordered_map`.
-        shard: `(i, n)`, from 1: only this part of each set, as `<set>.part-i-of-n`.
+        executor: Runs the images instead of processes here, as in `ordered_map`; `jobs` is then
+            how many workers it has.
+        shard: `(i, n)`, from 1: only this part of each set, as `<set>.part-i-of-n`; `merge_sets`
+            joins the parts.
         overwrite: Replace sets that were made with other options.
         progress: Shows the progress of each set.
 
@@ -127,7 +129,7 @@ def convert_source(
     """
     source = find_source(source_name)
     chosen = _chosen(source, profile, options or {})
-    part = None if shard is None else Shard(*shard)
+    part = Shard(*shard) if isinstance(shard, tuple) else shard
     engine = _Engine(
         source, Path(out), chosen, jobs, executor, part, overwrite, progress or _silent
     )

@@ -24,7 +24,7 @@ from collections.abc import (
     Sequence,
     Sized,
 )
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.process import BaseProcess
@@ -156,6 +156,11 @@ class _Conveyor(Generic[_T, _R]):
             self.flying.append((self.executor.submit(_work, self.function, chunk), chunk))
             self.processes.update(multiprocessing.active_children())
 
+    def numbers_awaited(self) -> list[int]:
+        """Return the numbers of the items whose results come next."""
+        chunks = [chunk for _, chunk in self.flying][:1]
+        return [number for c in chunks for number in range(c.first, c.first + len(c.items))]
+
     def items_in_flight(self) -> dict[int, _T]:
         """Return the items in flight by their numbers."""
         return {
@@ -163,6 +168,12 @@ class _Conveyor(Generic[_T, _R]):
             for _, chunk in self.flying
             for number, item in enumerate(chunk.items, chunk.first)
         }
+
+
+def _deaths() -> tuple[type[Exception], ...]:
+    """Return how executors tell the death of a worker: Dask, where it is in use, in its own way."""
+    dask = sys.modules.get("distributed")
+    return (BrokenExecutor, CancelledError, *([dask.KilledWorker] if dask else []))
 
 
 def _told(
@@ -174,11 +185,13 @@ def _told(
     """Run the conveyor, and tell the death of a worker as what it is."""
     try:
         yield from conveyor.run(chunks)
-    except BrokenExecutor as error:
+    except _deaths() as error:
         if slots:
             conveyor.executor.shutdown()  # from here on every process has its exit code
         reason, numbers = _post_mortem(slots, conveyor.processes)
         items = conveyor.items_in_flight()
+        if not isinstance(error, BrokenExecutor):  # of a cluster: it tells which call it was
+            numbers = conveyor.numbers_awaited()
         held = [describe(items[number]) for number in numbers if number in items]
         hint = "out of memory? try fewer `--jobs`; what was written is kept"
         if slots and not held:

@@ -19,8 +19,11 @@ from entitybench.commands.console import (
     table,
 )
 
+from entitybench.commands.scaling import cluster_option, executor_on, shard_option
+
 if TYPE_CHECKING:
     from entitybench.converters.conversion import Summary
+    from entitybench.sharding import Shard
 
 
 @click.command("convert")
@@ -51,7 +54,15 @@ if TYPE_CHECKING:
     multiple=True,
     help="Fetch this archive of the source; may be repeated.",
 )
+@click.option(
+    "--z-order",
+    type=click.Choice(["area", "order"]),
+    help="Which of overlapping annotations is on top: the smaller, or the later in the file; for "
+    "sources whose truth overlaps.",
+)
 @jobs_option
+@shard_option
+@cluster_option
 @overwrite_option
 @json_option
 @quiet_option
@@ -64,7 +75,10 @@ def command(
     download_only: bool,
     with_images: bool,
     archives: tuple[str, ...],
+    z_order: str | None,
     jobs: int,
+    shard: Shard | None,
+    cluster: str | None,
     overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -91,16 +105,20 @@ def command(
         raise click.UsageError(msg)
     if download_only:
         return _tell_files(source, fetch_archives(source, wanted, quiet=quiet), as_json=as_json)
-    summaries = convert_source(
-        source,
-        release_folder(source, wanted, quiet=quiet) if root is None else root,
-        out,
-        splits=splits or None,
-        profile=profile,
-        jobs=jobs,
-        overwrite=overwrite,
-        progress=partial(progress, quiet=quiet),
-    )
+    with executor_on(cluster, jobs) as (executor, workers):
+        summaries = convert_source(
+            source,
+            release_folder(source, wanted, quiet=quiet) if root is None else root,
+            out,
+            splits=splits or None,
+            profile=profile,
+            options={} if z_order is None else {"z_order": z_order},
+            jobs=workers,
+            executor=executor,
+            shard=shard,
+            overwrite=overwrite,
+            progress=partial(progress, quiet=quiet),
+        )
     return _tell_sets(summaries, as_json=as_json, quiet=quiet)
 
 
