@@ -18,7 +18,6 @@ from entitybench.commands.console import (
     say,
     table,
 )
-
 from entitybench.commands.scaling import cluster_option, executor_on, shard_option
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-class _Shard(click.ParamType):
+class _Shard(click.ParamType[Any]):
     name = "i/n"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -27,7 +27,7 @@ class _Shard(click.ParamType):
             self.fail(error.what, param, ctx)
 
 
-class _Cluster(click.ParamType):
+class _Cluster(click.ParamType[Any]):
     name = "address"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
