@@ -31,6 +31,17 @@ VERBS = {
 }
 
 
+_ABOUT = """Segment everything, score it without labels: the entity segmentation benchmark.
+
+Convert a dataset, score predictions against it, compare:
+
+\b
+  entitybench convert coco --source ~/datasets/coco --out data/
+  entitybench eval preds/ --gt coco_entity_val
+  entitybench demo
+"""
+
+
 class _Verbs(click.Group):
     """Knows every verb by name and help, and imports a verb's module only to run it."""
 
@@ -40,8 +51,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             raise click.exceptions.NoSuchCommand(cmd_name, possibilities=VERBS, ctx=ctx)
-        command = import_module(f"entitybench.commands.{cmd_name}_command").command
-        return command if isinstance(command, click.Command) else None
+        return _with_paragraphs(import_module(f"entitybench.commands.{cmd_name}_command").command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
@@ -50,6 +60,7 @@ class _Verbs(click.Group):
 
 @click.group(
     cls=_Verbs,
+    help=_ABOUT,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="`entitybench VERB --help` explains a verb. Exit codes: 0 done, 1 found what it was "
     "asked to look for, 2 could not run, 130 interrupted.",
@@ -63,15 +74,15 @@ class _Verbs(click.Group):
     help="Show the version, and what does the work: the compiled kernel or NumPy.",
 )
 def entitybench() -> None:
-    r"""Segment everything, score it without labels: the entity segmentation benchmark.
+    """Give the verbs what they share: nothing but the help."""
 
-    Convert a dataset, score predictions against it, compare:
 
-    \b
-      entitybench convert coco --source ~/datasets/coco --out data/
-      entitybench eval preds/ --gt coco_entity_val
-      entitybench demo
-    """
+def _with_paragraphs(command: click.Command) -> click.Command:
+    """Turn the backslash-b of raw docstrings into what click takes for "do not rewrap"."""
+    command.help = (command.help or "").replace("\\b", "\b")
+    if isinstance(command, click.Group):
+        command.commands = {n: _with_paragraphs(c) for n, c in command.commands.items()}
+    return command
 
 
 def _show_version(ctx: click.Context) -> None:

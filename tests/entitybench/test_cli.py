@@ -157,3 +157,12 @@ def test_settings_come_from_a_file(
     Path("entitybench.toml").write_text("[list\n")
     assert run("list") == 2
     assert "`entitybench.toml` is not TOML" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_examples_keep_their_lines(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*filter(None, [verb]), "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not any("\\b" in line for line in lines)
+    examples = [line for line in lines if line.strip().startswith("entitybench ")]
+    assert all(line.count("entitybench ") == 1 for line in examples)
