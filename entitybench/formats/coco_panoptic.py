@@ -271,6 +271,8 @@ class CocoPanoptic(Predictions):
         MissingDataError: PNGs are missing, or scores are and nothing stands in for them.
     """
 
+    always_thresholded = True
+
     def __init__(
         self,
         path: Path,

@@ -74,7 +74,7 @@ class StackEntry:
                 raise FormatError(msg)
             candidates, scores = _with_means(masks, probabilities)
         else:
-            candidates = _join(
+            candidates = join_masks(
                 self.image.shape, [Candidates.from_masks(*b) for b in _blocks(masks)]
             )
         return replace(candidates, scores=self._filled(scores, candidates.areas))
@@ -217,11 +217,11 @@ def _with_means(
         areas = parts[-1].areas
         means.append((inside * (block != 0)).sum(axis=(1, 2)) / np.maximum(areas, 1))
     height, width = masks.shape[1:]
-    return _join((height, width), parts), np.concatenate(means)
+    return join_masks((height, width), parts), np.concatenate(means)
 
 
-def _join(shape: tuple[int, int], parts: Sequence[Candidates]) -> Candidates:
-    """Put blocks of masks one behind the other."""
+def join_masks(shape: tuple[int, int], parts: Sequence[Candidates]) -> Candidates:
+    """Put blocks of masks of one image, row by row, one behind the other."""
     none = Candidates.from_masks(np.zeros((0, *shape), dtype=bool), [])
     every = [none, *parts]
     runs = np.cumsum([0, *(len(part.starts) for part in every[:-1])])

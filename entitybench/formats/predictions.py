@@ -68,6 +68,10 @@ class Predictions(ABC):
         absent_means_empty: The format lists masks and not images, so that an image without a
             mask is not mentioned; `entry` then returns an empty one.
         model: What made the predictions, where the format tells it.
+        max_entities: The most entities that an image can have, where the format bounds them.
+        always_thresholded: The tools that write the format drop what scores low, and the file
+            does not say below which score.
+        labelled: Each mask has a class, so that duplicates can be judged within it.
     """
 
     description: str
@@ -75,6 +79,9 @@ class Predictions(ABC):
     image_ids: frozenset[str]
     absent_means_empty: bool = False
     model: Model | None = None
+    max_entities: int | None = None
+    always_thresholded: bool = False
+    labelled: bool = False
 
     @abstractmethod
     def entry(self, image: ImageSize) -> Entry:

@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from entitybench.entity_writer import EntityWriter
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.formats.coco_panoptic import CocoPanoptic
 from entitybench.formats.coco_results import CocoResults
-from entitybench.formats.detection import open_predictions
+from entitybench.formats.detection import Format, open_predictions
+from entitybench.formats.detectron2_panoptic import Detectron2Panoptic
 from entitybench.formats.entity_set_predictions import EntitySetPredictions
 from entitybench.formats.mask_stack import MaskStacks
 from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import Predictions
+from entitybench.formats.query_outputs import QueryOutputs
+from entitybench.formats.transformers_results import TransformersResults
 
 Write = Callable[[Sequence[tuple[Any, Any, Sequence[dict[str, Any]]]]], Path]
 TRUTH = ["000000000139"]
@@ -88,13 +92,57 @@ def assert_lists_what_was_looked_for(error: FormatError) -> None:
         assert name in error.hint
 
 
-@pytest.mark.parametrize("name", ["preds.pkl", "preds.pth", "preds.csv", "preds"])
+@pytest.mark.parametrize("name", ["preds.pkl", "preds.csv", "preds"])
 def test_another_file_is_refused_and_not_opened(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x80\x04.")
     with pytest.raises(FormatError, match="is not a known format of predictions") as caught:
         opened(path)
     assert_lists_what_was_looked_for(caught.value)
+
+
+@pytest.mark.parametrize("content", [{}, {139: {"boxes": 1}}, {"boxes": {"a": 1}}, 7, [1]])
+def test_a_torch_file_of_something_else(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "preds.pth"
+    torch.save(content, path)
+    with pytest.raises(FormatError):
+        opened(path)
+
+
+def test_a_torch_file_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "preds.pth"
+    torch.save({139: {"boxes": torch.zeros(1, 4)}}, path)
+    with pytest.raises(FormatError, match="holds no output that is known") as caught:
+        opened(path)
+    assert caught.value.where == ("it holds `boxes`",)
+    assert_lists_what_was_looked_for(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "kind"),
+    [
+        ({"masks": np.zeros((0, 4, 6), bool), "scores": np.zeros(0)}, MaskStacks),
+        ({"masks": np.zeros((1, 2, 2)), "logits": np.zeros((1, 2))}, QueryOutputs),
+        ({"panoptic_seg": np.zeros((4, 6), int), "segments_info": "[]"}, Detectron2Panoptic),
+        ({"segmentation": np.zeros((4, 6), int), "segments_info": "[]"}, TransformersResults),
+    ],
+)
+def test_arrays_are_known_by_their_names(tmp_path: Path, arrays: Any, kind: type) -> None:
+    np.savez(tmp_path / "139.npz", **arrays)
+    assert isinstance(opened(tmp_path), kind)
+    assert isinstance(opened(tmp_path / "139.npz"), kind)
+
+
+def test_the_users_word_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[]")
+    (tmp_path / "b.pth").write_bytes(b"")
+    found = open_predictions(tmp_path, image_ids=TRUTH, format=Format.COCO_RESULTS)
+    assert isinstance(found, CocoResults)
+    with pytest.raises(FormatError, match=r"not a readable \.pth file"):
+        open_predictions(tmp_path, image_ids=TRUTH, format=Format.DETECTRON2_INSTANCES)
+    (tmp_path / "b.json").write_text("[]")
+    with pytest.raises(FormatError, match="holds 2 files that may be coco-panoptic"):
+        open_predictions(tmp_path, image_ids=TRUTH, format=Format.COCO_PANOPTIC)
 
 
 def test_a_folder_without_predictions(tmp_path: Path) -> None:
