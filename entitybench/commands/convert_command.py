@@ -59,6 +59,19 @@ if TYPE_CHECKING:
     help="Which of overlapping annotations is on top: the smaller, or the later in the file; for "
     "sources whose truth overlaps.",
 )
+@click.option(
+    "--as-predictions",
+    type=click.IntRange(min=1),
+    metavar="K",
+    help="Write what human K saw as predictions; for sources with several humans an image.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of this source, as its page in docs/sources tells; may be repeated.",
+)
 @jobs_option
 @shard_option
 @cluster_option
@@ -75,6 +88,8 @@ def command(
     with_images: bool,
     archives: tuple[str, ...],
     z_order: str | None,
+    as_predictions: int | None,
+    settings: tuple[str, ...],
     jobs: int,
     shard: Shard | None,
     cluster: str | None,
@@ -96,6 +111,7 @@ def command(
       entitybench convert ade20k --out data/
     """
     from entitybench.commands.release_download import Wanted, fetch_archives, release_folder
+    from entitybench.commands.source_options import source_options
     from entitybench.converters.conversion import convert_source
 
     wanted = Wanted(with_images, splits, archives)
@@ -104,6 +120,8 @@ def command(
         raise click.UsageError(msg)
     if download_only:
         return _tell_files(source, fetch_archives(source, wanted, quiet=quiet), as_json=as_json)
+    named = {"z_order": z_order, "as_predictions": as_predictions}
+    options = {key: value for key, value in named.items() if value is not None}
     with executor_on(cluster, jobs) as (executor, workers):
         summaries = convert_source(
             source,
@@ -111,7 +129,7 @@ def command(
             out,
             splits=splits or None,
             profile=profile,
-            options={} if z_order is None else {"z_order": z_order},
+            options=options | source_options(source, settings),
             jobs=workers,
             executor=executor,
             shard=shard,
