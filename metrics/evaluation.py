@@ -7,7 +7,7 @@ the built-in one, an executor's, a cluster's, in any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -23,6 +23,7 @@ from entitybench.metrics.matching import ImageMatches, match
 from entitybench.metrics.protocol import STRICT, Protocol, truth_sizes
 from entitybench.metrics.records import ImageKey, MatchRecords
 from entitybench.metrics.scores import Scores, summarize
+from entitybench.metrics.tables import ImageTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +67,15 @@ def match_pair(pair: ImagePair, protocol: Protocol = STRICT) -> KeyedMatches:
     """
     try:
         sizes = truth_sizes(pair.truth, protocol, pair.annotated_sizes)
-        if kernel.is_active():
-            return pair.key, match_maps(pair.truth, pair.prediction, pair.scores, sizes, protocol)
         table = contingency(pair.truth, pair.prediction)
-        return pair.key, match(table, pair.scores, sizes, protocol)
+        if kernel.is_active():
+            matches = match_maps(pair.truth, pair.prediction, pair.scores, sizes, protocol)
+        else:
+            matches = match(table, pair.scores, sizes, protocol)
     except EntityBenchError as error:
         raise error.at(pair.image_id) from error
+    kept = ImageTable.of(table, pair.truth, pair.prediction, matches.prediction_ids)
+    return pair.key, replace(matches, table=kept)
 
 
 @dataclass(frozen=True, slots=True)

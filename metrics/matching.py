@@ -1,15 +1,16 @@
 """Who matches whom in one image, at every IoU threshold and area range at once.
 
-COCO's greedy assignment, without its loops. Entities are disjoint on both sides, and then an
-IoU above 1/2 leaves no second partner: with I = |d ∩ g| and I > (|d| + |g| - I) / 2 follows
+COCO's greedy assignment, and next to no loop. Where entities are disjoint on both sides, an IoU
+above 1/2 leaves no second partner: with I = |d ∩ g| and I > (|d| + |g| - I) / 2 follows
 2 I > |d| and 2 I > |g|, so every other partner of d, and of g, has less than half of it. (The
 same holds for I / |d| in a crowd, but that a crowd takes any number of predictions.) Hence the
 order of assignment cannot matter, and a match at t is just IoU ≥ t.
 
 At IoU *exactly* 1/2 a prediction may be the union of two equal halves, and a true entity be
-halved by two predictions. Only there is something contested, only at the threshold of .50, and
-only there COCO's order decides: predictions by score, then id; true entities that count before
-those that are ignored; then the later one.
+halved by two predictions: only there is something contested between entity maps. Boxes, and
+masks that still overlap, contest more. There COCO's order decides: predictions by score, then
+id; true entities that count before those that are ignored; then the greater IoU; then the later
+one. What nothing contests is matched at once all the same.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from entitybench.metrics.protocol import (
     checked_sizes,
     within_ranges,
 )
+from entitybench.metrics.tables import ImageTable
 
 ALL_BITS = (1 << len(IOU_THRESHOLDS)) - 1
 NO_PARTNER = -1
@@ -56,6 +58,7 @@ class ImageMatches:
         num_pixels: Pixels of the image.
         num_predicted: P, also where it is more than 100.
         num_empty: How many of the P have no pixel.
+        table: What the two maps say to each other, where it is kept.
     """
 
     scores: NDArray[np.float64]
@@ -69,19 +72,28 @@ class ImageMatches:
     num_pixels: int
     num_predicted: int
     num_empty: int
+    table: ImageTable | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Pairs:
-    """A ranked prediction and something true that it touches, `(K,)` each."""
+class Pairs:
+    """Ranked predictions and something true that each touches.
+
+    Attributes:
+        rank: `(K,)` int64 rank of the prediction.
+        truth: `(K,)` int64 true id.
+        iou: `(K,)` float64; of a crowd, the share of the prediction that lies in it.
+        is_crowd: `(K,)` whether the true id may be matched any number of times.
+    """
 
     rank: NDArray[np.int64]
     truth: NDArray[np.int64]
     iou: NDArray[np.float64]
     is_crowd: NDArray[np.bool_]
 
-    def where(self, condition: NDArray[np.bool_]) -> _Pairs:
-        return _Pairs(
+    def where(self, condition: NDArray[np.bool_]) -> Pairs:
+        """Return the pairs for which the condition holds."""
+        return Pairs(
             self.rank[condition],
             self.truth[condition],
             self.iou[condition],
@@ -110,7 +122,7 @@ def match(
     pairs = _pairs(table, best_first, protocol)
     truth_ignored = np.ones((len(table.truth_areas), 4), dtype=bool)
     truth_ignored[1 : table.num_entities + 1] = ~within_ranges(sizes)
-    matched, ignored, partners = _assign(pairs, truth_ignored, best_first.size)
+    matched, ignored, partners = assign(pairs, truth_ignored, best_first.size)
     outside = np.where(within_ranges(areas), 0, ALL_BITS).astype(np.uint16)
     return ImageMatches(
         checked[best_first],
@@ -127,7 +139,7 @@ def match(
     )
 
 
-def _pairs(table: Contingency, best_first: NDArray[np.int64], protocol: Protocol) -> _Pairs:
+def _pairs(table: Contingency, best_first: NDArray[np.int64], protocol: Protocol) -> Pairs:
     """List what can match: ranked predictions and the entities and crowds they touch.
 
     IoU is one float64 quotient of integers, as in pycocotools, hence the same bits.
@@ -140,7 +152,7 @@ def _pairs(table: Contingency, best_first: NDArray[np.int64], protocol: Protocol
     own = table.prediction_areas[prediction]
     crowd = is_crowd[truth]
     union = np.where(crowd, own, own + table.truth_areas[truth] - shared)
-    return _Pairs(rank_of[prediction], truth, shared / union, crowd)
+    return Pairs(rank_of[prediction], truth, shared / union, crowd)
 
 
 def _roles(table: Contingency, protocol: Protocol) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -153,12 +165,23 @@ def _roles(table: Contingency, protocol: Protocol) -> tuple[NDArray[np.bool_], N
     return takes_part, is_crowd
 
 
-def _assign(
-    pairs: _Pairs, truth_ignored: NDArray[np.bool_], count: int
+def assign(
+    pairs: Pairs, truth_ignored: NDArray[np.bool_], count: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int32]]:
-    """Return the bits matched, the bits matched to something ignored, and the partners."""
-    matched = np.zeros((count, 4), dtype=np.uint16)
-    ignored = np.zeros((count, 4), dtype=np.uint16)
+    """Assign predictions to true entities as COCO does.
+
+    Args:
+        pairs: What touches; the order of the pairs does not matter.
+        truth_ignored: `(G, A)` for A ways of counting, whether a true id is ignored.
+        count: D; predictions rank `0…D - 1`.
+
+    Returns:
+        `(D, A)` uint16 bits of the thresholds matched at, `(D, A)` uint16 those of them that
+        are ignored, and `(D,)` int32 true id matched at IoU .50 in the first way, or -1.
+    """
+    ways = truth_ignored.shape[1]
+    matched = np.zeros((count, ways), dtype=np.uint16)
+    ignored = np.zeros((count, ways), dtype=np.uint16)
     partners = np.full(count, NO_PARTNER, dtype=np.int32)
     candidates = pairs.where(pairs.iou >= IOU_THRESHOLDS[0])
     contested = _contested(candidates, truth_ignored.shape[0], count)
@@ -167,19 +190,21 @@ def _assign(
     matched[sure.rank] = ((1 << passed) - 1)[:, None]
     ignored[sure.rank] = np.where(truth_ignored[sure.truth], matched[sure.rank], 0)
     partners[sure.rank] = sure.truth
-    if contested.any():
-        halves = candidates.where(contested)
-        for column in range(4):
-            chosen = _share_halves(halves, truth_ignored[:, column])
+    rest = candidates.where(contested)
+    for t, threshold in enumerate(IOU_THRESHOLDS.tolist()):
+        rest = rest.where(rest.iou >= threshold)
+        for way in range(ways if rest.rank.size else 0):
+            chosen = _share(rest, truth_ignored[:, way])
             ranks, truths = np.array(list(chosen.items())).T
-            matched[ranks, column] = 1
-            ignored[ranks, column] = truth_ignored[truths, column]
-            if column == 0:
+            bit = np.uint16(1 << t)
+            matched[ranks, way] |= bit
+            ignored[ranks, way] |= np.where(truth_ignored[truths, way], bit, 0).astype(np.uint16)
+            if t == way == 0:
                 partners[ranks] = truths
     return matched, ignored, partners
 
 
-def _contested(candidates: _Pairs, num_truth: int, count: int) -> NDArray[np.bool_]:
+def _contested(candidates: Pairs, num_truth: int, count: int) -> NDArray[np.bool_]:
     """Tell which pairs compete: two for one prediction, or two for one true entity."""
     options = np.bincount(candidates.rank, minlength=count)[candidates.rank]
     claims = np.bincount(candidates.truth, minlength=num_truth)[candidates.truth]
@@ -187,25 +212,29 @@ def _contested(candidates: _Pairs, num_truth: int, count: int) -> NDArray[np.boo
     return contested
 
 
-def _share_halves(halves: _Pairs, truth_ignored: NDArray[np.bool_]) -> dict[int, int]:
-    """Assign pairs of IoU exactly 1/2 in COCO's order; returns the true id of each rank."""
-    options: dict[int, list[tuple[bool, int, bool]]] = {}
-    for rank, truth, crowd in zip(
-        halves.rank.tolist(), halves.truth.tolist(), halves.is_crowd.tolist(), strict=True
+def _share(contested: Pairs, truth_ignored: NDArray[np.bool_]) -> dict[int, int]:
+    """Assign pairs that compete in COCO's order; returns the true id of each rank."""
+    options: dict[int, list[tuple[bool, float, int, bool]]] = {}
+    for rank, truth, iou, crowd in zip(
+        contested.rank.tolist(),
+        contested.truth.tolist(),
+        contested.iou.tolist(),
+        contested.is_crowd.tolist(),
+        strict=True,
     ):
-        options.setdefault(rank, []).append((not truth_ignored[truth], truth, crowd))
+        options.setdefault(rank, []).append((not truth_ignored[truth], iou, truth, crowd))
     chosen: dict[int, int] = {}
     taken: set[int] = set()
     for rank in sorted(options):
-        free = [option for option in options[rank] if option[1] not in taken]
+        free = [option for option in options[rank] if option[2] not in taken]
         if free:
-            _, truth, crowd = max(free)
+            _, _, truth, crowd = max(free)
             chosen[rank] = truth
             taken.update(() if crowd else (truth,))
     return chosen
 
 
-def _best_ious(pairs: _Pairs, count: int) -> NDArray[np.float64]:
+def _best_ious(pairs: Pairs, count: int) -> NDArray[np.float64]:
     best = np.zeros(count)
     np.maximum.at(best, pairs.rank[~pairs.is_crowd], pairs.iou[~pairs.is_crowd])
     return best

@@ -10,7 +10,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,9 @@ from entitybench.entity_set import decode
 from entitybench.errors import ConflictError, FormatError, MissingDataError
 from entitybench.metrics.matching import ALL_BITS, NO_PARTNER, ImageMatches
 from entitybench.metrics.protocol import MAX_DETECTIONS, Protocol, within_ranges
+from entitybench.metrics.ragged import offsets_of, rows_of
+from entitybench.metrics.tables import NAMES as TABLE_COLUMNS
+from entitybench.metrics.tables import Tables
 from entitybench.signature import METRIC_VERSION
 from entitybench.whole_file import write_whole
 
@@ -58,6 +61,7 @@ _BROKEN_FILE = (
     zlib.error,
 )
 _OFFSETS = ("detection_offsets", "truth_offsets")
+_COLUMN_NAMES = (*_OFFSETS, *_IMAGE_COLUMNS, *_DETECTION_COLUMNS, *_TRUTH_COLUMNS)
 
 
 class ImageKey(NamedTuple):
@@ -111,6 +115,8 @@ class MatchRecords:
         best_ious: `(D,)` float64.
         partners: `(D,)` int32.
         truth_sizes: `(G,)` float64.
+        tables: What the maps of each image say to each other; None where they were matched
+            without, or where one of several merged parts has none.
     """
 
     protocol: Protocol
@@ -128,6 +134,7 @@ class MatchRecords:
     best_ious: NDArray[np.float64]
     partners: NDArray[np.int32]
     truth_sizes: NDArray[np.float64]
+    tables: Tables | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -167,9 +174,11 @@ class MatchRecords:
             name: np.concatenate([np.zeros((0, *tail), dtype), *(getattr(p, name) for p in parts)])
             for name, (dtype, tail) in (_DETECTION_COLUMNS | _TRUTH_COLUMNS).items()
         }
-        columns["detection_offsets"] = _offsets([len(p.scores) for p in parts])
-        columns["truth_offsets"] = _offsets([len(p.truth_sizes) for p in parts])
-        return cls(protocol, tuple(keys), **columns)._in_order()
+        columns["detection_offsets"] = offsets_of([len(p.scores) for p in parts])
+        columns["truth_offsets"] = offsets_of([len(p.truth_sizes) for p in parts])
+        tables = [part.table for part in parts if part.table is not None]
+        held = Tables.gather(tables) if len(tables) == len(parts) else None
+        return cls(protocol, tuple(keys), **columns, tables=held).in_order()
 
     @classmethod
     def merge(cls, parts: Sequence[MatchRecords]) -> MatchRecords:
@@ -192,9 +201,11 @@ class MatchRecords:
         }
         for name in _OFFSETS:
             counts = [np.diff(getattr(part, name)) for part in parts]
-            columns[name] = _offsets(np.concatenate(counts))
+            columns[name] = offsets_of(np.concatenate(counts))
         images = tuple(key for part in parts for key in part.images)
-        return cls(parts[0].protocol, images, **columns)._in_order()
+        tables = [part.tables for part in parts if part.tables is not None]
+        held = Tables.merge(tables) if len(tables) == len(parts) else None
+        return cls(parts[0].protocol, images, **columns, tables=held).in_order()
 
     def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> MatchRecords:
         """Return the records of some images, given by position, in the order given.
@@ -204,14 +215,23 @@ class MatchRecords:
         """
         chosen = np.asarray(indices, dtype=np.int64)
         columns = {name: getattr(self, name)[chosen] for name in _IMAGE_COLUMNS}
+        all_rows = {}
         for offsets, names in zip(_OFFSETS, (_DETECTION_COLUMNS, _TRUTH_COLUMNS), strict=True):
             bounds = getattr(self, offsets)
-            rows = _rows_of(bounds[chosen], bounds[chosen + 1])
+            rows = all_rows[offsets] = rows_of(bounds[chosen], bounds[chosen + 1])
             columns |= {name: getattr(self, name)[rows] for name in names}
-            columns[offsets] = _offsets(bounds[chosen + 1] - bounds[chosen])
-        return replace(self, images=tuple(self.images[i] for i in chosen.tolist()), **columns)
+            columns[offsets] = offsets_of(bounds[chosen + 1] - bounds[chosen])
+        of_detections, of_truth = (all_rows[name] for name in _OFFSETS)
+        held = None if self.tables is None else self.tables.take(chosen, of_truth, of_detections)
+        images = tuple(self.images[i] for i in chosen.tolist())
+        return replace(self, images=images, **columns, tables=held)
 
-    def _in_order(self) -> MatchRecords:
+    def in_order(self) -> MatchRecords:
+        """Return the images in pooled order.
+
+        Raises:
+            ConflictError: An image occurs twice.
+        """
         twice = _repeated(self.images)
         if twice:
             msg = f"match records hold {len(twice)} images twice"
@@ -222,7 +242,8 @@ class MatchRecords:
     def save(self, path: Path) -> None:
         """Write an `.npz` file, whole or not at all; equal records give equal bytes."""
         buffer = BytesIO()
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)[2:]}
+        arrays = {name: getattr(self, name) for name in _COLUMN_NAMES}
+        arrays |= {} if self.tables is None else self.tables.columns()
         header = {"format": FORMAT, "metric": METRIC_VERSION, "protocol": asdict(self.protocol)}
         np.savez_compressed(
             buffer,
@@ -252,19 +273,6 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     protocol: Protocol
 
 
-def _offsets(counts: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
-
-
-def _rows_of(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    lengths = ends - starts
-    shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    rows: NDArray[np.int64] = shift + np.arange(len(shift))
-    return rows
-
-
 def _repeated(keys: Iterable[ImageKey]) -> list[ImageKey]:
     seen: set[ImageKey] = set()
     return [key for key in keys if key in seen or seen.add(key)]  # type: ignore[func-returns-value]
@@ -292,7 +300,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _decoded(arrays: dict[str, NDArray[Any]]) -> MatchRecords:
-    wanted = {f.name for f in fields(MatchRecords)} - {"protocol"} | {"header"}
+    wanted = {*_COLUMN_NAMES, "images", "header"}
+    wanted |= set(TABLE_COLUMNS) if set(TABLE_COLUMNS) & set(arrays) else set()
     if set(arrays) != wanted:
         odd = ", ".join(f"`{name}`" for name in sorted(wanted ^ set(arrays)))
         msg = f"columns missing or unknown: {odd}"
@@ -305,7 +314,9 @@ def _decoded(arrays: dict[str, NDArray[Any]]) -> MatchRecords:
         )
         raise FormatError(msg, hint="run `entitybench eval` again")
     images = decode(_text(arrays.pop("images")), list[tuple[str, str]], "images")
-    return MatchRecords(header.protocol, tuple(ImageKey(*key) for key in images), **arrays)
+    keys = tuple(ImageKey(*key) for key in images)
+    held = {name: arrays.pop(name) for name in TABLE_COLUMNS if name in arrays}
+    return MatchRecords(header.protocol, keys, **arrays, tables=Tables(**held) if held else None)
 
 
 def _text(array: NDArray[Any]) -> bytes:
@@ -328,6 +339,9 @@ def _checked(records: MatchRecords) -> MatchRecords:
             raise FormatError(msg)
         rows = int(bounds[-1])
         _check_columns(records, {n: (d, (rows, *tail)) for n, (d, tail) in columns.items()})
+    if records.tables is not None:
+        counts = num_images, len(records.truth_sizes), len(records.scores)
+        _check_columns(records.tables, records.tables.expected(*counts))
     for what, sound in _sound(records):
         if not sound:
             msg = f"match records contradict themselves: {what}"
@@ -336,7 +350,7 @@ def _checked(records: MatchRecords) -> MatchRecords:
 
 
 def _check_columns(
-    records: MatchRecords, expected: dict[str, tuple[type[np.generic], tuple[int, ...]]]
+    records: MatchRecords | Tables, expected: dict[str, tuple[type[np.generic], tuple[int, ...]]]
 ) -> None:
     for name, (dtype, shape) in expected.items():
         array = getattr(records, name)
@@ -376,6 +390,9 @@ def _sound(records: MatchRecords) -> Iterable[tuple[str, bool | np.bool_]]:
     )
     yield "a size that is not a number of pixels", np.all(np.isfinite(sizes) & (sizes >= 0))
     yield "more matches than true entities", _enough_truth(records)
+    if records.tables is not None:
+        counts = np.diff(records.truth_offsets), records.num_predicted
+        yield from records.tables.sound(*counts, records.num_pixels)
 
 
 def _enough_truth(records: MatchRecords) -> bool:
