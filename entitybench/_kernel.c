@@ -1241,12 +1241,9 @@ static size_t find_runs_8(const uint8_t *items, size_t count, int32_t *starts)
         starts[num_runs++] = 0;
     for (; i + 8 <= count; i += 8) {
         uint64_t differs = load64(items + i) ^ load64(items + i - 1);
-        if (!differs)
-            continue;
-        for (size_t k = i; k < i + 8; k++) {
-            starts[num_runs] = (int32_t)k;
-            num_runs += items[k] != items[k - 1];
-        }
+        uint64_t low = BYTES(0x7f), heads = (differs | ((differs & low) + low)) & ~low;
+        for (; heads; heads &= heads - 1) /* the top bit of each byte that differs */
+            starts[num_runs++] = (int32_t)(i + (lowest_bit(heads) >> 3));
     }
     for (; i < count; i++) {
         starts[num_runs] = (int32_t)i;

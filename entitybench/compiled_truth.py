@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from entitybench import kernel
 from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError
+from entitybench.mapped_memory import View, release
 
 ENTRY = np.dtype(
     [
@@ -82,6 +83,7 @@ class CompiledTruth:
         annotated: `(M,)` float64 sizes that the annotation states, or None.
         packed: The packed maps.
         path: The file, where there is one.
+        file: Its mapped memory.
     """
 
     order: PixelOrder
@@ -92,6 +94,7 @@ class CompiledTruth:
     annotated: NDArray[np.float64] | None
     packed: NDArray[np.uint8]
     path: Path | None = None
+    file: View = b""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -129,13 +132,19 @@ class CompiledTruth:
         shape = int(entry["height"][0]), int(entry["width"][0])
         counts = int(entry["num_entities"][0]), int(entry["num_crowds"][0])
         if self.order is PixelOrder.ROWS:
-            return EntityMap.from_runs(shape, starts, ids, *counts)
+            if np.any(ids[1:] == ids[:-1]):  # a long run, packed in pieces
+                return EntityMap.from_runs(shape, starts, ids, *counts)
+            return EntityMap(shape, *counts, starts, ids)  # the kernel has checked them
         turned = EntityMap.from_runs(shape[::-1], starts, ids, *counts)
         rows = np.ascontiguousarray(turned.to_array().T)
         numbers = range(1, sum(counts) + 1)
         return EntityMap.from_array(
             rows, entities=numbers[: counts[0]], crowds=numbers[counts[0] :]
         )
+
+    def release(self) -> None:
+        """Let the system have the memory of the maps back."""
+        release(self.file, 0, len(self.file))
 
     def damaged(self, image_id: str) -> DamagedTruthError:
         """Return the error for a map that is not what its entry says."""
@@ -231,6 +240,7 @@ def _tables(path: Path, data: mmap.mmap, at: int, header: _Header) -> CompiledTr
         arrays[3] if header.annotated else None,
         np.frombuffer(data, np.uint8, header.packed_size, at),
         path,
+        data,
     )
 
 
@@ -334,7 +344,7 @@ class Masks:
         image_offsets: `(I + 1,)` int64; image i owns masks `[i]:[i + 1]`.
     """
 
-    text: mmap.mmap | bytes
+    text: View
     extra: bytes
     offsets: NDArray[np.int64]
     lengths: NDArray[np.uint32]

@@ -89,4 +89,7 @@ def decode_map(png: bytes, shape: tuple[int, int], num_entities: int, num_crowds
     ids = decode_ids(png, shape)
     flat = ids.ravel()
     starts = find_runs(flat)
-    return EntityMap.from_runs(shape, starts, flat[starts], num_entities, num_crowds)
+    run_ids = flat[starts].astype(np.int32)
+    if run_ids.max() > num_entities + num_crowds:  # the one thing that can be wrong
+        return EntityMap.from_runs(shape, starts, run_ids, num_entities, num_crowds)
+    return EntityMap(shape, num_entities, num_crowds, starts.astype(np.int32), run_ids)

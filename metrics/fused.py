@@ -18,6 +18,7 @@ from entitybench.candidates import checked_scores
 from entitybench.compiled_truth import CompiledTruth, Masks
 from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError, MissingDataError
+from entitybench.mapped_memory import release
 from entitybench.metrics.contingency import check_sizes
 from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.protocol import (
@@ -145,6 +146,8 @@ def match_masks(
             raise truth.damaged(truth.ids[image])
         if status:
             raise MaskFaultError(kernel.refusal(status).what)
+        release(masks.text, 0, len(masks.text))
+        truth.release()
 
     _run(work, range(0, num_images, _IMAGES_AT_ONCE), threads)
     records = MatchRecords(

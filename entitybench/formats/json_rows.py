@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from entitybench import kernel
 from entitybench.errors import FormatError, MissingDataError
+from entitybench.mapped_memory import View, release
 
 ROW = np.dtype(
     [
@@ -61,7 +62,7 @@ class MappedText:
     """
 
     path: str
-    view: mmap.mmap | bytes
+    view: View
 
     @classmethod
     def of(cls, path: Path) -> MappedText:
@@ -83,14 +84,6 @@ class MappedText:
 
     def __len__(self) -> int:
         return len(self.view)
-
-    def forget(self, start: int, end: int) -> None:
-        """Let the system have the memory of a range back; it is read again where needed."""
-        first, last = -(-start // mmap.PAGESIZE), end // mmap.PAGESIZE
-        if last > first and isinstance(self.view, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self.view.madvise(
-                mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE
-            )
 
     def refuse(self, status: int, position: int) -> FormatError:
         """Return the error for what the kernel found at a byte."""
@@ -129,11 +122,11 @@ def scan_list(text: MappedText, position: int, take: Callable[[Rows], None]) -> 
         _settle(text.view, found, "score", SCORE_INEXACT)
         _settle(text.view, found, "area", AREA_INEXACT)
         take(found)
-        text.forget(began, position)
+        release(text.view, began, position)
     return position
 
 
-def _settle(text: mmap.mmap | bytes, rows: NDArray[np.void], name: str, inexact: int) -> None:
+def _settle(text: View, rows: NDArray[np.void], name: str, inexact: int) -> None:
     """Convert the few numbers that the kernel leaves to Python."""
     for index in np.flatnonzero(rows["present"] & inexact):
         start = int(rows[name][index])

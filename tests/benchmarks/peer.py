@@ -58,6 +58,22 @@ def _vernier() -> Callable[[str, str], Arrays]:
     return run
 
 
+def _entitybench() -> Callable[[str, str], Arrays]:
+    benchmark = importlib.import_module("entitybench.metrics.benchmark")
+
+    def run(truth: str, results: str) -> Arrays:
+        evaluation = benchmark.evaluate(results, truth).evaluation
+        names = ("precision", "recall", "scores")
+        arrays = dict(zip(names, evaluation.curves.with_coco_sentinels(), strict=True))
+        for name in ("precision", "scores"):
+            arrays[name] = arrays[name][:, :, None]  # pycocotools has an axis of categories
+        arrays["recall"] = arrays["recall"][:, None]
+        stats = np.array(list(evaluation.scores.as_dict().values())[:12])
+        return {**arrays, "stats": np.nan_to_num(stats, nan=-1.0)}
+
+    return run
+
+
 PEERS: dict[str, Callable[[], Callable[[str, str], Arrays]]] = {
     "pycocotools": lambda: _drop_in("pycocotools.coco.COCO", "pycocotools.cocoeval.COCOeval"),
     "faster-coco-eval": lambda: _drop_in(
@@ -68,6 +84,7 @@ PEERS: dict[str, Callable[[], Callable[[str, str], Arrays]]] = {
         "ultrafast_pycocotools.COCO", "ultrafast_pycocotools.COCOeval"
     ),
     "vernier": _vernier,
+    "entitybench": _entitybench,
 }
 
 
