@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
-from entitybench.converters.archives import DAMAGE, close_archives
+from entitybench.converters.archives import DAMAGE, close_archives, plain_name
 from entitybench.converters.release import locate, wanted_splits
 from entitybench.converters.source import (
     ConvertedImage,
@@ -258,7 +258,7 @@ class _Engine:
 def _tasks(images: Sequence[ImageT], plan: SetPlan[ImageT]) -> list[_Task]:
     folder = plan.photographs
     there = set(plan.tree.names(folder)) if folder else set()
-    names = [f"{folder}/{image.file_name}" for image in images]
+    names = [plain_name(f"{folder}/{image.file_name}") for image in images]  # `.` is the top
     return [
         _Task(image, name if name in there else None)
         for image, name in zip(images, names, strict=True)

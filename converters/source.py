@@ -68,7 +68,8 @@ class SetPlan(Generic[ImageT]):
         images: All images, in any order; `read` gets one of them.
         read: Reads one image: pure, and picklable (a module's function, or a `partial` of one).
         categories: The source's classes.
-        photographs: The folder of the photographs in the tree; they may be absent.
+        photographs: The folder of the photographs in the tree, `.` for its top; they may be
+            absent. Empty where there are none.
         stem: What the set's name begins with; the source's name unless given.
         suffix: What tells sets of one split apart (`a1`), if there are several.
         model: Given where the set is one of predictions.
