@@ -1521,6 +1521,93 @@ static int compile_image(Evaluator *evaluator, Gathering *gathering, const Masks
     return OK;
 }
 
+/* ---- contingency tables of masks ---- */
+
+/* Where tables go: three numbers per cell (mask of the image from 1, true id, pixels), the number
+ * of cells of each image, and the box of each mask. */
+typedef struct {
+    const int64_t *mask_offsets;
+    int32_t *cells;
+    int64_t *counts, *boxes;
+    size_t room, used;
+} Tabulation;
+
+/* Add the cells of one mask's row and clear it; false where there is no room. */
+static bool add_cells(Tabulation *made, uint32_t *row, uint32_t num_ids, int32_t number)
+{
+    bool fits = true;
+    for (uint32_t id = 0; id <= num_ids; id++) {
+        uint32_t pixels = row[2 * id] + row[2 * id + 1];
+        row[2 * id] = row[2 * id + 1] = 0;
+        if (pixels == 0)
+            continue;
+        fits &= made->used < made->room;
+        if (fits) {
+            int32_t *cell = made->cells + 3 * made->used++;
+            cell[0] = number;
+            cell[1] = (int32_t)id;
+            cell[2] = (int32_t)pixels;
+        }
+    }
+    return fits;
+}
+
+/* Tabulate the masks of one image; `*full` is set where the cells have no room for it. */
+static int tabulate_image(Evaluator *evaluator, const Masks *masks, const ImageEntry *entry,
+                          int64_t image, Tabulation *made, bool *full)
+{
+    uint32_t num_ids = entry->num_entities + entry->num_crowds;
+    Block *block = &evaluator->matcher.shared;
+    if (!reserve(block, 2 * ((size_t)num_ids + 1), 4))
+        return NO_MEMORY;
+    memset(block->at, 0, ((size_t)num_ids + 1) * 8);
+    int64_t first = made->mask_offsets[image], end = made->mask_offsets[image + 1];
+    for (int64_t mask = first; mask < end; mask++) {
+        Mask read;
+        const uint8_t *text = mask_text(masks, (size_t)mask);
+        evaluator->failed_mask = mask;
+        if (!text)
+            return RLE_UNFINISHED;
+        int status = read_mask(&evaluator->reader, text, masks->lengths[mask], masks->kinds[mask],
+                               evaluator->map.pixels, &read);
+        if (status)
+            return status;
+        int64_t *box = made->boxes + 4 * mask;
+        memset(box, 0, 32);
+        for (size_t i = 0; i < read.num_runs; i++)
+            widen_by_run(box, read.runs[i].start, read.runs[i].end, entry->height, true);
+        close_boxes(box, 1);
+        share_pixels(&evaluator->map, read.runs, read.num_runs, block->at);
+        *full |= !add_cells(made, block->at, num_ids, (int32_t)(mask - first + 1));
+    }
+    evaluator->failed_mask = -1;
+    return OK;
+}
+
+/* Tabulate images from `begin` on until the cells are full; `*stopped` is the image reached. */
+static int tabulate_images(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
+                           Tabulation *made, int64_t begin, int64_t end, int64_t *stopped)
+{
+    for (int64_t image = begin; image < end; image++) {
+        const ImageEntry *entry = tables->entries + image;
+        size_t used = made->used;
+        bool full = false;
+        *stopped = image;
+        int status = unpack_map(&evaluator->map, tables->packed, tables->packed_size, entry);
+        if (!status)
+            status = tabulate_image(evaluator, masks, entry, image, made, &full);
+        if (status)
+            return status;
+        if (full) {
+            made->used = used;
+            return OK;
+        }
+        made->counts[image] = (int64_t)(made->used - used);
+    }
+    *stopped = end;
+    return OK;
+}
+
 /* ---- overlap resolved by painting ---- */
 
 /* Draw the masks of one image, the best score last; `dense` holds mask numbers from 1. */
@@ -2981,6 +3068,48 @@ static PyObject *py_compile_rle(PyObject *module, PyObject *arguments)
     return result;
 }
 
+/* table_rle(6 buffers of masks, packed, entries, areas, sizes, mask_offsets, cells, counts, boxes,
+ * begin, end) -> (status, image, mask, cells): the images before `image` are tabulated */
+static PyObject *py_table_rle(PyObject *module, PyObject *arguments)
+{
+    Lent lent[14];
+    Py_ssize_t begin, end;
+    (void)module;
+    if (!open_call(arguments, lent, 14, "rrrrrrrrrrrwww", "nn:table_rle", &begin, &end))
+        return NULL;
+    PyObject *result = NULL;
+    Masks masks;
+    TruthTables tables;
+    size_t num_masks, num_images;
+    if (lend_masks(lent, &masks, &num_masks) && lend_truth(lent + 6, &tables, &num_images) &&
+        whole_items(&lent[10], 8, num_images + 1, "mask_offsets") &&
+        whole_items(&lent[11], 12, 0, "cells") &&
+        whole_items(&lent[12], 8, num_images, "counts") &&
+        whole_items(&lent[13], 32, num_masks, "boxes")) {
+        Tabulation made = {.mask_offsets = lent[10].view.buf,
+                           .cells = lent[11].view.buf,
+                           .counts = lent[12].view.buf,
+                           .boxes = lent[13].view.buf,
+                           .room = lent[11].count};
+        if (begin < 0 || begin > end || (size_t)end > num_images ||
+            !starts_from_zero(made.mask_offsets, num_images, num_masks)) {
+            refuse("the range of images is outside the truth, or offsets do not ascend");
+        } else {
+            Evaluator evaluator = {.failed_mask = -1};
+            int64_t stopped = begin;
+            int status;
+            Py_BEGIN_ALLOW_THREADS;
+            status = tabulate_images(&evaluator, &masks, &tables, &made, begin, end, &stopped);
+            free_evaluator(&evaluator);
+            Py_END_ALLOW_THREADS;
+            result = Py_BuildValue("iLLn", status, (long long)stopped,
+                                   (long long)evaluator.failed_mask, (Py_ssize_t)made.used);
+        }
+    }
+    give_back(lent, 14);
+    return result;
+}
+
 /* mask_runs(text, out, kind, pixels) -> (status, runs): pairs of uint32 start and end */
 static PyObject *py_mask_runs(PyObject *module, PyObject *arguments)
 {
@@ -3162,6 +3291,7 @@ static PyMethodDef functions[] = {
     {"scan_rows", py_scan_rows, METH_VARARGS, NULL},
     {"skip_value", py_skip_value, METH_VARARGS, NULL},
     {"sort_scores", py_sort_scores, METH_VARARGS, NULL},
+    {"table_rle", py_table_rle, METH_VARARGS, NULL},
     {"unfilter", py_unfilter, METH_VARARGS, NULL},
     {"unpack_runs", py_unpack_runs, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

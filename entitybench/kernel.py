@@ -509,3 +509,29 @@ def match_rle(
         *masks, *truth, *rules[:2], *offsets, overlaps, num_empty, *columns, *images, *rules[2:]
     )
     return found
+
+
+def table_rle(
+    masks: tuple[object, ...],
+    truth: tuple[object, ...],
+    image_offsets: NDArray[np.int64],
+    out: tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]],
+    images: tuple[int, int],
+) -> tuple[int, int, int, int]:
+    """Count the pixels that each mask shares with each true id, until `out` is full.
+
+    Args:
+        masks: As for `match_rle`.
+        truth: As for `match_rle`.
+        image_offsets: `(I + 1,)` masks by image.
+        out: `(L, 3)` cells (mask of the image from 1, true id, pixels), `(I,)` cells of each
+            image, and `(K, 4)` boxes x, y, width, height of the masks.
+        images: First and behind the last.
+
+    Returns:
+        What is wrong or 0, the image reached, the mask at fault or -1, cells written.
+    """
+    found: tuple[int, int, int, int] = _kernel.table_rle(
+        *masks, *truth, image_offsets, *out, *images
+    )
+    return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,9 +17,10 @@ from entitybench import kernel
 from entitybench.candidates import checked_scores
 from entitybench.compiled_truth import CompiledTruth, Masks
 from entitybench.entity_map import EntityMap
-from entitybench.errors import FormatError, MissingDataError
+from entitybench.errors import MissingDataError
 from entitybench.mapped_memory import release
 from entitybench.metrics.contingency import check_sizes
+from entitybench.metrics.fused_tables import MaskFaultError, table_masks
 from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.protocol import (
     AREA_RANGES,
@@ -88,10 +89,6 @@ def match_maps(
     return ImageMatches(*out, sizes, pixels, len(checked), num_empty)
 
 
-class MaskFaultError(FormatError):
-    """A mask of the predictions cannot be read; the careful reader tells which and why."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedMatches:
     """Matches of all images.
@@ -112,6 +109,7 @@ def match_masks(
     *,
     set_name: str = "",
     threads: int = 1,
+    tables: bool = False,
 ) -> FusedMatches:
     """Match COCO masks to compiled truth.
 
@@ -121,6 +119,7 @@ def match_masks(
         protocol: Crowd, void and size rule.
         set_name: The ground truth's name.
         threads: How many images to work on at once.
+        tables: Keep the contingency tables as well, in a second pass.
 
     Raises:
         MaskFaultError: A mask is damaged.
@@ -135,13 +134,13 @@ def match_masks(
     overlaps = np.zeros(num_images, dtype=np.uint8)
     num_empty = np.zeros(num_images, dtype=np.int64)
     columns = kernel.MatchColumns.empty(int(record_offsets[-1]))
-    tables = (truth.packed, truth.entries, truth.areas, sizes)
+    maps = (truth.packed, truth.entries, truth.areas, sizes)
     offsets = masks.image_offsets, record_offsets, truth.size_offsets
     rules, out = kernel_rules(protocol), (overlaps, num_empty, columns)
 
     def work(begin: int) -> None:
         images = begin, min(begin + _IMAGES_AT_ONCE, num_images)
-        status, image, mask = kernel.match_rle(masks.buffers, tables, rules, offsets, out, images)
+        status, image, mask = kernel.match_rle(masks.buffers, maps, rules, offsets, out, images)
         if status == kernel.MAP_DAMAGED and mask < 0:
             raise truth.damaged(truth.ids[image])
         if status:
@@ -161,6 +160,10 @@ def match_masks(
         *columns,
         sizes,
     )
+    if tables:
+        first = np.repeat(masks.image_offsets[:-1], ranked)
+        rows = first + records.prediction_ids - 1
+        records = replace(records, tables=table_masks(truth, masks, rows))
     overlapping = frozenset(truth.ids[i] for i in np.flatnonzero(overlaps).tolist())
     return FusedMatches(MatchRecords.merge([records]), overlapping)
 
