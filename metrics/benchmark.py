@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,11 @@ from entitybench.result import (
     points_of,
     time_stamp,
 )
+from entitybench.sharding import Shard
 from entitybench.signature import MetricSignature, PredictionSignature, ground_truth_label
+
+WHOLE_IMAGES, RESOLVED_BEFORE = "whole_images", "resolved_before"
+"""Counts that only a part has: images of the whole; images resolved before the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class ImageTask:
     entry: Entry | None
     protocol: Protocol
     overlap: OverlapPolicy
+
+    @property
+    def key(self) -> ImageKey:
+        """Set name and image id."""
+        return ImageKey(self.set_name, self.truth.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,7 @@ def evaluate(
     model: str | None = None,
     mapper: Mapper = map,
     threads: int = 1,
+    shard: Shard | None = None,
 ) -> Benchmark:
     """Score predictions against ground truth.
 
@@ -111,6 +122,7 @@ def evaluate(
         model: The model's name, where the format does not tell it.
         mapper: Stands in for `map` over the images; must keep their order.
         threads: For COCO results, which the kernel matches without the mapper.
+        shard: Score only this part of the images; `merge_results` joins the parts.
 
     Raises:
         OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
@@ -121,27 +133,21 @@ def evaluate(
     began = time.monotonic()
     truths = open_truths(ground_truth, data)
     chosen = _protocol(protocol, truths)
-    readers = [
-        _reader(
-            _own_predictions(Path(predictions), truth.name, len(truths)),
-            truth,
-            MissingScore(missing_score),
-        )
-        for truth in truths
-    ]
-    for reader, truth in zip(readers, truths, strict=True):
-        _check_images(reader, truth, missing)
+    readers = _readers(Path(predictions), truths, MissingScore(missing_score), missing)
     pairs = [
         _Pairing(t, r, _fused(t, r, chosen, threads)) for t, r in zip(truths, readers, strict=True)
     ]
-    policy = OverlapPolicy(overlap)
-    tasks = (task for pair in pairs for task in pair.tasks(chosen, policy))
-    done = [pair.matched for pair in pairs if pair.matched is not None]
+    policy, part = OverlapPolicy(overlap), _part(truths, shard)
+    tasks = (task for pair in pairs for task in pair.tasks(chosen, policy) if task.key in part)
+    done = [_within(pair.matched, part) for pair in pairs if pair.matched is not None]
     records, resolved = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
     records = MatchRecords.merge([*done, records]) if done else records
     evaluation = Evaluation.of(records)
     described = _described(readers, model or _stem(Path(predictions)), resolved)
     result = _result(truths, described, evaluation, chosen, time.monotonic() - began)
+    if shard is not None:
+        before = described.resolved_images - resolved
+        result = _as_part(result, shard, sum(map(len, truths)), before)
     return Benchmark(evaluation, result, tuple(reader.description for reader in readers))
 
 
@@ -151,13 +157,45 @@ def score_image(task: ImageTask) -> ImageOutcome:
     Raises:
         FormatError: Truth or prediction of this image is broken.
     """
-    key = ImageKey(task.set_name, task.truth.id)
+    key = task.key
     truth, sizes = task.truth.load()
     entity_map, scores, overlap = _prediction(task, truth)
     if overlap and task.overlap is OverlapPolicy.REJECT:
         return ImageOutcome(key, None, overlap)
     pair = ImagePair(task.truth.id, truth, entity_map, scores, sizes, task.set_name)
     return ImageOutcome(key, match_pair(pair, task.protocol)[1], overlap)
+
+
+class _Everything(Container[object]):
+    """Holds everything."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+
+def _part(truths: Sequence[GroundTruth], shard: Shard | None) -> Container[object]:
+    """Return the keys of the images to score."""
+    if shard is None:
+        return _Everything()
+    keys = [ImageKey(truth.name, image_id) for truth in truths for image_id in truth.ids]
+    return frozenset(shard.of(keys))
+
+
+def _within(records: MatchRecords, part: Container[object]) -> MatchRecords:
+    if isinstance(part, _Everything):
+        return records
+    return records.take([index for index, key in enumerate(records.images) if key in part])
+
+
+def _as_part(result: Result, shard: Shard, images: int, resolved_before: int) -> Result:
+    """Say that a result is of a part: its numbers stand in no column."""
+    metric = replace(result.metric, subset=shard.label)
+    counts = {WHOLE_IMAGES: images, RESOLVED_BEFORE: resolved_before}
+    return msgspec.structs.replace(
+        result,
+        signature=Signatures(str(metric), result.signature.prediction),
+        counts=result.counts | counts,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +275,19 @@ def _prediction(
 
 def _entry(reader: Predictions, image: ImageSize) -> Entry | None:
     return reader.entry(image) if image.id in reader.image_ids else None
+
+
+def _readers(
+    path: Path, truths: Sequence[GroundTruth], missing_score: MissingScore, missing: str
+) -> list[Predictions]:
+    """Open the predictions for each ground truth; refuse those that lack images."""
+    readers = [
+        _reader(_own_predictions(path, truth.name, len(truths)), truth, missing_score)
+        for truth in truths
+    ]
+    for reader, truth in zip(readers, truths, strict=True):
+        _check_images(reader, truth, missing)
+    return readers
 
 
 def _reader(path: Path, truth: GroundTruth, missing_score: MissingScore) -> Predictions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +18,14 @@ from entitybench.commands.console import (
     say,
     table,
 )
+from entitybench.commands.scaling import cluster_option, executor_on, shard_option
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from entitybench.metrics.benchmark import Benchmark, ImageOutcome, ImageTask
     from entitybench.result import Result
+    from entitybench.sharding import Shard
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 
@@ -73,6 +77,8 @@ COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 )
 @data_option
 @jobs_option
+@shard_option
+@cluster_option
 @json_option
 @quiet_option
 def command(
@@ -87,6 +93,8 @@ def command(
     missing_score: str,
     data: Path,
     jobs: int,
+    shard: Shard | None,
+    cluster: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -109,20 +117,22 @@ def command(
     from entitybench.metrics.ground_truth import open_truths
 
     total = sum(len(truth) for truth in open_truths(gt, data))
-    done = evaluate(
-        predictions,
-        gt,
-        data=data,
-        protocol=Protocol.named(protocol, void),
-        overlap=overlap,
-        missing=missing,
-        missing_score=missing_score,
-        model=model,
-        mapper=_mapper(total, jobs, quiet=quiet),
-    )
+    with executor_on(cluster, jobs) as (executor, workers):
+        done = evaluate(
+            predictions,
+            gt,
+            data=data,
+            protocol=Protocol.named(protocol, void),
+            overlap=overlap,
+            missing=missing,
+            missing_score=missing_score,
+            model=model,
+            mapper=_mapper(len(_share(total, shard)), workers, executor, quiet=quiet),
+            shard=shard,
+        )
     for line in done.recognised:
         say(line, quiet=quiet)
-    path = out or _default_path(done.result)
+    path = _part_path(out or _default_path(done.result), shard)
     save(done, path)
     if as_json:
         emit(_as_json(done.result, path))
@@ -133,15 +143,25 @@ def command(
     return 0
 
 
+def _share(total: int, shard: Shard | None) -> Sequence[int]:
+    return range(total) if shard is None else shard.of(range(total))
+
+
+def _part_path(path: Path, shard: Shard | None) -> Path:
+    return path if shard is None else path.with_name(f"{shard.name(path.stem)}.json")
+
+
 def _mapper(
-    total: int, jobs: int, *, quiet: bool
+    total: int, jobs: int, executor: Executor | None, *, quiet: bool
 ) -> Callable[[Callable[[ImageTask], ImageOutcome], Iterable[ImageTask]], Iterable[ImageOutcome]]:
     from entitybench.parallel import ordered_map
 
     def run(
         work: Callable[[ImageTask], ImageOutcome], tasks: Iterable[ImageTask]
     ) -> Iterable[ImageOutcome]:
-        outcomes = ordered_map(work, tasks, jobs=jobs)
+        outcomes = ordered_map(
+            work, tasks, jobs=jobs, executor=executor, describe=lambda task: f"image {task.key[1]}"
+        )
         return progress(outcomes, total=total, unit="image", label="eval", quiet=quiet)
 
     return run
