@@ -150,35 +150,36 @@ def read_image(tree: SourceTree, image: FineImage) -> ConvertedImage:
             for no class.
     """
     runs = LabelRuns.of(read_labels(tree, image.instances, ("I;16", "I", "L"), "16-bit gray"))
+    numbers = runs.labels.astype(np.int64)
     try:
-        classes = _classes_of(runs.labels)
+        classes = _classes_of(numbers)
     except FormatError as error:
         raise error.at(tree.place(image.instances)) from error
-    is_crowd = (runs.labels < _PER_CLASS) & np.isin(classes, list(_THING_IDS))
+    is_crowd = (numbers < _PER_CLASS) & np.isin(classes, list(_THING_IDS))
     is_entity = ~is_crowd & np.isin(classes, list(_TRAIN_IDS))
-    entities, crowds = runs.labels[is_entity].tolist(), runs.labels[is_crowd].tolist()
-    ids = np.zeros(len(runs.labels), dtype=np.int64)
+    entities, crowds = numbers[is_entity].tolist(), numbers[is_crowd].tolist()
+    ids = np.zeros(len(numbers), dtype=np.int64)
     ids[is_entity] = np.arange(len(entities)) + 1
     ids[is_crowd] = np.arange(len(crowds)) + len(entities) + 1
     return ConvertedImage(
         runs.entity_map(ids, len(entities), len(crowds)),
         tuple(map(_origin, entities)),
         tuple(map(_origin, crowds)),
-        warnings=(_DUMMY,) if _CAMERA.issuperset(runs.labels.tolist()) else (),
+        warnings=(_DUMMY,) if _CAMERA.issuperset(numbers.tolist()) else (),
     )
 
 
-def _classes_of(labels: NDArray[np.integer]) -> NDArray[np.integer]:
+def _classes_of(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the class of each number.
 
     Raises:
         FormatError: There is no such class, or it has no instances.
     """
-    classes: NDArray[np.integer] = np.where(labels < _PER_CLASS, labels, labels // _PER_CLASS)
+    classes: NDArray[np.int64] = np.where(numbers < _PER_CLASS, numbers, numbers // _PER_CLASS)
     known = np.isin(classes, list(_CLASSES))
-    known &= (labels < _PER_CLASS) | np.isin(classes, list(_WITH_INSTANCES))
+    known &= (numbers < _PER_CLASS) | np.isin(classes, list(_WITH_INSTANCES))
     if not known.all():
-        msg = f"number {labels[~known][0]} stands for no class, and for no instance of one"
+        msg = f"number {numbers[~known][0]} stands for no class, and for no instance of one"
         raise FormatError(msg)
     return classes
 
