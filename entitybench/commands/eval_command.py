@@ -113,8 +113,8 @@ def command(
     numbers with different signatures do not belong in one column.
     """
     from entitybench.metrics.benchmark import evaluate
-    from entitybench.metrics.protocol import Protocol
     from entitybench.metrics.ground_truth import open_truths
+    from entitybench.metrics.protocol import Protocol
 
     total = sum(len(truth) for truth in open_truths(gt, data))
     with executor_on(cluster, jobs) as (executor, workers):
