@@ -61,7 +61,7 @@ class Merged:
 
 def merge_sets(
     parts: Iterable[str | os.PathLike[str]],
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     *,
     jobs: int = 1,
     executor: Executor | None = None,
@@ -70,9 +70,11 @@ def merge_sets(
 ) -> list[Merged]:
     """Join parts to whole sets, `<out>/<name>` for each name among the parts.
 
+    The parts stay where they are.
+
     Args:
         parts: Finished entity sets that `--shard` made, in any order, of one or more wholes.
-        out: The data root.
+        out: The data root; the folder of each set's first part unless given.
         jobs: Processes to use.
         executor: Checks the images instead of processes here, as in `ordered_map`.
         overwrite: Replace sets that are there and differ.
@@ -93,7 +95,12 @@ def merge_sets(
         raise MissingDataError(msg)
     plans = [_Plan.of(whole, wholes[whole]) for whole in sorted(wholes)]
     show = progress or _silent
-    return [plan.write(Path(out), jobs, executor, show, overwrite=overwrite) for plan in plans]
+    return [
+        plan.write(
+            Path(out or plan.parts[0].path.parent), jobs, executor, show, overwrite=overwrite
+        )
+        for plan in plans
+    ]
 
 
 def _silent(items: Iterable[_T], *, total: int, unit: str, label: str) -> Iterable[_T]:
@@ -105,7 +112,7 @@ class _Part:
     """One part: which it is, and the set that holds it."""
 
     shard: Shard
-    place: str
+    path: Path
     whole: str
     entity_set: EntitySet
 
@@ -118,7 +125,12 @@ class _Part:
             hint = "parts are what `--shard i/n` writes, `NAME.part-i-of-n`"
             raise FormatError(msg, where=str(path), hint=hint)
         whole, shard = named
-        return cls(shard, str(path), whole, entity_set)
+        return cls(shard, path, whole, entity_set)
+
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return str(self.path)
 
     @property
     def header(self) -> Header:
