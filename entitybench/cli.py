@@ -23,6 +23,7 @@ VERBS = {
     "convert": "Turn a source dataset into entity sets.",
     "validate": "Check an entity set against its format, pixel by pixel.",
     "eval": "Score predictions with AP_e.",
+    "import": "Turn anybody's predictions into an entity set of predictions.",
     "list": "List entity sets, or describe one.",
     "export": "Write an entity set in COCO's formats.",
     "show": "Draw one image: photograph, truth, prediction, errors.",
