@@ -129,7 +129,7 @@ def merge_raw(labels: NDArray[np.integer], areas: NDArray[np.int64]) -> Merged:
     present = [int(key) for key in np.unique(keys) if key]
     stray = int(areas[(instances == 0) & (categories > 0)].sum())
     if stray:
-        warnings.append(f"{stray:,} pixels have a category, but no instance")
+        warnings.append(f"pixels with a category, but without an instance: {stray:,}")
     origins = (
         Provenance(key - 256, owners[key - 256], isthing=True)
         if key > 256

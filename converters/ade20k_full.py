@@ -1,8 +1,8 @@
 """ADE20K, the full release of 2021 or of 2016 (`docs/sources/ade20k-full.md`).
 
 Objects come from `_seg.png`: red and green hold the class, blue the object.  Blue is the object's
-rank scaled to 255, so beyond 255 objects some share a value; the masks of the 2021 release tell
-them apart, the classes do so in part.
+rank scaled to 255, so beyond 255 objects some share a value, and beyond 510 the first one's is 0;
+the masks of the 2021 release tell them apart, the classes do so in part.
 """
 
 from __future__ import annotations
@@ -132,11 +132,11 @@ def read_image(tree: SourceTree, image: FullImage) -> ConvertedImage:
     runs = LabelRuns.of(read_labels(tree, image.stem + _SUFFIX, ("RGB",), "8-bit RGB"))
     classes = (runs.labels & 0xFF) // 10 * 256 + (runs.labels >> 8 & 0xFF)
     blues = runs.labels >> 16
-    is_object = (classes > 0) & (blues > 0)
+    is_object = classes > 0
     warnings = []
-    if np.any(is_object != ((classes > 0) | (blues > 0))):
-        odd = int(runs.areas[(classes > 0) != (blues > 0)].sum())
-        warnings.append(f"{odd:,} pixels have a class without an object, or the reverse: void")
+    if np.any(blues[~is_object]):
+        odd = int(runs.areas[~is_object & (blues > 0)].sum())
+        warnings.append(f"pixels of an object without a class, which are void: {odd:,}")
     keys, places = np.unique((blues << 16 | classes)[is_object], return_inverse=True)
     ids = np.zeros(len(runs.labels), dtype=np.int64)
     ids[is_object] = places + 1
@@ -172,7 +172,7 @@ class Regions:
     def may_be_shared(self) -> bool:
         """Whether objects may share a value of blue: it has run out, or has several classes."""
         distinct = len(set(self.blues))
-        return distinct < len(self.keys) or distinct >= _BLUES
+        return distinct < len(self.keys) or distinct >= _BLUES or 0 in self.blues
 
     @property
     def origins(self) -> tuple[Provenance, ...]:
@@ -301,7 +301,9 @@ class _Division:
         runs = LabelRuns.of(ids.reshape(self._regions.map.shape))
         alive = runs.labels[runs.labels > 0]
         lost = int(np.count_nonzero((self._dense > 0) & (ids == 0)))
-        told = [f"{lost:,} pixels belong to no mask of their objects: void"] * (lost > 0)
+        told = [f"pixels that no mask of their objects holds, which are void: {lost:,}"] * bool(
+            lost
+        )
         return ConvertedImage(
             runs.entity_map(np.searchsorted([0, *alive], runs.labels), len(alive)),
             tuple(origins[number - 1] for number in alive),

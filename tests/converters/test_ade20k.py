@@ -105,7 +105,9 @@ def test_an_instance_of_several_categories_is_warned_about(tmp_path: Path) -> No
 def test_a_category_without_an_instance_is_warned_about(tmp_path: Path) -> None:
     image, warnings = convert_one(tmp_path, grid("1 1 8"), grid("1 . 1"), grid(". . ."))
     assert origins(image) == [(WALL, WALL, False, 2)]
-    assert warnings == ("image ADE_val_00000001: 2 pixels have a category, but no instance",)
+    assert warnings == (
+        "image ADE_val_00000001: pixels with a category, but without an instance: 2",
+    )
 
 
 def test_255_instances_and_all_stuff_are_told_apart(tmp_path: Path) -> None:
