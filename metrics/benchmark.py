@@ -13,9 +13,8 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from entitybench.candidates import Overlap, OverlapPolicy, resolve
+from entitybench.candidates import Candidates, Overlap, OverlapPolicy, resolve
 from entitybench.compiled_truth import DamagedTruthError, PixelOrder
 from entitybench.entity_map import EntityMap
 from entitybench.entity_set import Model
@@ -27,8 +26,9 @@ from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
 from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
 from entitybench.metrics.fused import FusedMatches, MaskFaultError, match_masks
-from entitybench.metrics.ground_truth import GroundTruth, TrueImage, open_truths
+from entitybench.metrics.ground_truth import GroundTruth, TrueImage, open_truths, with_origins
 from entitybench.metrics.matching import ImageMatches
+from entitybench.metrics.overlapping import match_overlapping
 from entitybench.metrics.protocol import STRICT, Protocol, SizeRule
 from entitybench.metrics.records import ImageKey, MatchRecords
 from entitybench.result import (
@@ -65,11 +65,19 @@ class ImageTask:
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """What a worker returns: matches, or the overlap that forbids them."""
+    """What a worker returns: matches, or the overlap that forbids them.
+
+    Attributes:
+        key: Which image.
+        matches: None where the overlap forbids them.
+        overlap: Which masks share pixels, or None.
+        before: Matches of the masks before their overlap was resolved.
+    """
 
     key: ImageKey
     matches: ImageMatches | None
     overlap: Overlap | None
+    before: ImageMatches | None = None
 
 
 Mapper = Callable[
@@ -85,11 +93,13 @@ class Benchmark:
         evaluation: Scores as fractions, counts, curves and match records.
         result: What goes into the result file, in points.
         recognised: A line for each prediction source that says what it was taken for.
+        overlapping: Matches of the masks before their overlap was resolved, if any overlapped.
     """
 
     evaluation: Evaluation
     result: Result
     recognised: tuple[str, ...]
+    overlapping: MatchRecords | None = None
 
 
 def evaluate(
@@ -105,6 +115,7 @@ def evaluate(
     mapper: Mapper = map,
     threads: int = 1,
     shard: Shard | None = None,
+    tables: bool = True,
 ) -> Benchmark:
     """Score predictions against ground truth.
 
@@ -123,6 +134,8 @@ def evaluate(
         mapper: Stands in for `map` over the images; must keep their order.
         threads: For COCO results, which the kernel matches without the mapper.
         shard: Score only this part of the images; `merge_results` joins the parts.
+        tables: Keep contingency tables, from which come quality, causes, boxes and origins.
+            COCO results are scored faster without.
 
     Raises:
         OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
@@ -135,20 +148,26 @@ def evaluate(
     chosen = _protocol(protocol, truths)
     readers = _readers(Path(predictions), truths, MissingScore(missing_score), missing)
     pairs = [
-        _Pairing(t, r, _fused(t, r, chosen, threads)) for t, r in zip(truths, readers, strict=True)
+        _Pairing(truth, reader, _fused(truth, reader, chosen, threads, tables=tables))
+        for truth, reader in zip(truths, readers, strict=True)
     ]
     policy, part = OverlapPolicy(overlap), _part(truths, shard)
     tasks = (task for pair in pairs for task in pair.tasks(chosen, policy) if task.key in part)
     done = [_within(pair.matched, part) for pair in pairs if pair.matched is not None]
-    records, resolved = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
+    records, resolved, before = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
     records = MatchRecords.merge([*done, records]) if done else records
-    evaluation = Evaluation.of(records)
+    evaluation = Evaluation.of(with_origins(records, truths))
+    overlapping = _before_resolving(records, before)
     described = _described(readers, model or _stem(Path(predictions)), resolved)
-    result = _result(truths, described, evaluation, chosen, time.monotonic() - began)
+    result = _result(truths, described, evaluation, chosen, began)
+    if overlapping is not None:
+        score = {"APoverlapping": Evaluation.of(overlapping).scores.AP}
+        result = msgspec.structs.replace(result, scores=result.scores | points_of(score))
     if shard is not None:
-        before = described.resolved_images - resolved
-        result = _as_part(result, shard, sum(map(len, truths)), before)
-    return Benchmark(evaluation, result, tuple(reader.description for reader in readers))
+        earlier = described.resolved_images - resolved
+        result = _as_part(result, shard, sum(map(len, truths)), earlier)
+    recognised = tuple(reader.description for reader in readers)
+    return Benchmark(evaluation, result, recognised, overlapping)
 
 
 def score_image(task: ImageTask) -> ImageOutcome:
@@ -157,13 +176,16 @@ def score_image(task: ImageTask) -> ImageOutcome:
     Raises:
         FormatError: Truth or prediction of this image is broken.
     """
-    key = task.key
     truth, sizes = task.truth.load()
-    entity_map, scores, overlap = _prediction(task, truth)
+    found, overlapping, overlap = _prediction(task, truth)
     if overlap and task.overlap is OverlapPolicy.REJECT:
-        return ImageOutcome(key, None, overlap)
-    pair = ImagePair(task.truth.id, truth, entity_map, scores, sizes, task.set_name)
-    return ImageOutcome(key, match_pair(pair, task.protocol)[1], overlap)
+        return ImageOutcome(task.key, None, overlap)
+    pair = ImagePair(task.truth.id, truth, found.map, found.scores, sizes, task.set_name)
+    _, matches = match_pair(pair, task.protocol)
+    if overlapping is None:
+        return ImageOutcome(task.key, matches, overlap)
+    before = match_overlapping(truth, overlapping, matches.truth_sizes, task.protocol)
+    return ImageOutcome(task.key, matches, overlap, before)
 
 
 class _Everything(Container[object]):
@@ -232,7 +254,7 @@ class _Pairing:
 
 
 def _fused(
-    truth: GroundTruth, reader: Predictions, protocol: Protocol, threads: int
+    truth: GroundTruth, reader: Predictions, protocol: Protocol, threads: int, *, tables: bool
 ) -> FusedMatches | None:
     """Match COCO results in one pass; None where there is no kernel or something is not plain."""
     if not isinstance(reader, ScannedResults):
@@ -243,7 +265,9 @@ def _fused(
             return None
         try:
             masks = reader.masks_of(compiled.ids, compiled.shapes)
-            return match_masks(compiled, masks, protocol, set_name=truth.name, threads=threads)
+            return match_masks(
+                compiled, masks, protocol, set_name=truth.name, threads=threads, tables=tables
+            )
         except (MaskFaultError, NotPlainError):
             return None
         except DamagedTruthError:
@@ -263,14 +287,16 @@ def _protocol(protocol: Protocol, truths: Sequence[GroundTruth]) -> Protocol:
 
 def _prediction(
     task: ImageTask, truth: EntityMap
-) -> tuple[EntityMap, NDArray[np.float64], Overlap | None]:
+) -> tuple[ScoredMap, Candidates | None, Overlap | None]:
+    """Return the predicted map, and where masks overlapped these and how."""
     if task.entry is None:
-        return EntityMap.from_runs(truth.shape, [0], [0], 0), np.zeros(0), None
+        return ScoredMap(EntityMap.from_runs(truth.shape, [0], [0], 0), np.zeros(0)), None, None
     loaded = task.entry.load()
     if isinstance(loaded, ScoredMap):
-        return loaded.map, loaded.scores, None
+        return loaded, None, None
     done = resolve(loaded, OverlapPolicy.RESOLVE)
-    return done.map, done.scores, done.overlap or None
+    found = ScoredMap(done.map, done.scores)
+    return (found, loaded, done.overlap) if done.overlap else (found, None, None)
 
 
 def _entry(reader: Predictions, image: ImageSize) -> Entry | None:
@@ -324,9 +350,13 @@ def _check_images(reader: Predictions, truth: GroundTruth, missing: str) -> None
 
 def _gather(
     protocol: Protocol, outcomes: Iterable[ImageOutcome], already: int = 0
-) -> tuple[MatchRecords, int]:
-    """Collect matches; refuse overlaps with their count and the first of their places."""
+) -> tuple[MatchRecords, int, list[tuple[ImageKey, ImageMatches]]]:
+    """Collect matches, and those of before an overlap was resolved.
+
+    Refuses overlaps with their count and the first of their places.
+    """
     forbidden: list[str] = []
+    before: list[tuple[ImageKey, ImageMatches]] = []
     seen, refused, resolved = already, 0, 0
 
     def matched() -> Iterator[tuple[ImageKey, ImageMatches]]:
@@ -338,6 +368,7 @@ def _gather(
                 forbidden.extend(outcome.overlap.places(outcome.key.image_id))
             elif outcome.matches is not None:
                 resolved += outcome.overlap is not None
+                before.extend([(outcome.key, outcome.before)] if outcome.before else [])
                 yield outcome.key, outcome.matches
 
     records = MatchRecords.gather(protocol, matched())
@@ -348,7 +379,19 @@ def _gather(
             "score and records it in the signature"
         )
         raise OverlapError(msg, where=forbidden, hint=hint)
-    return records, resolved
+    return records, resolved, before
+
+
+def _before_resolving(
+    records: MatchRecords, before: Sequence[tuple[ImageKey, ImageMatches]]
+) -> MatchRecords | None:
+    """Return records with the masks of some images as they were before; None if of none."""
+    if not before:
+        return None
+    changed = {key for key, _ in before}
+    same = [index for index, key in enumerate(records.images) if key not in changed]
+    earlier = MatchRecords.gather(records.protocol, before)
+    return MatchRecords.merge([records.take(same), earlier])
 
 
 def _described(readers: Sequence[Predictions], name: str, resolved: int) -> Model:
@@ -378,10 +421,11 @@ def _result(
     model: Model,
     evaluation: Evaluation,
     protocol: Protocol,
-    seconds: float,
+    began: float,
 ) -> Result:
     hashes = {truth.name: truth.content_hash for truth in truths}
-    created, took = time_stamp(seconds)
+    scores = evaluation.all_scores()
+    created, took = time_stamp(time.monotonic() - began)
     metric = MetricSignature(
         ground_truth_label(hashes),
         evaluation.counts.images,
@@ -400,7 +444,7 @@ def _result(
             "+".join(hashes[name] for name in sorted(hashes)),
         ),
         signature=Signatures(str(metric), str(prediction)),
-        scores=points_of(evaluation.scores.as_dict()),
+        scores=points_of(scores),
         counts=evaluation.counts.as_dict(),
         environment=environment(),
         created=created,

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from entitybench.metrics.protocol import IOU_THRESHOLDS
 from entitybench.metrics.ranking import NUM_THRESHOLDS, bits_of, hits_needed, sampled_precision
 from entitybench.metrics.records import MatchRecords
-from entitybench.metrics.shared_pixels import NO_ROW, SharedPixels
+from entitybench.metrics.shared_pixels import NO_ROW, SharedPixels, found_at
 
 LEAST_IOU = 0.1
 """Below it, a prediction and an entity have nothing to do with each other, as in TIDE."""
@@ -174,7 +174,7 @@ def find_faults(records: MatchRecords) -> Faults:
     repairs = _repairs(_touching(shared, records))
     hits = records.matched[:, 0] & ~records.ignored[:, 0]
     false = ~records.matched[:, 0] & ~records.ignored[:, 0]
-    found = _found(records, shared, hits)
+    found = found_at(records, shared)
     truth, sources, predictions = [], [], []
     for t, (is_found, is_false) in enumerate(zip(bits_of(found), bits_of(false), strict=True)):
         cause, source = _truth_causes(repairs, is_found, float(IOU_THRESHOLDS[t]))
@@ -199,17 +199,6 @@ def _touching(shared: SharedPixels, records: MatchRecords) -> _Touching:
         len(records.truth_sizes),
         len(records.scores),
     )
-
-
-def _found(
-    records: MatchRecords, shared: SharedPixels, hits: NDArray[np.uint16]
-) -> NDArray[np.uint16]:
-    """Return for each true entity the bits of the thresholds at which it is found."""
-    rows = np.flatnonzero(hits)
-    images = np.searchsorted(records.detection_offsets, rows, side="right") - 1
-    found = np.zeros(len(records.truth_sizes), dtype=np.uint16)
-    found[shared.truth_rows[shared.truth_first[images] + records.partners[rows]]] = hits[rows]
-    return found
 
 
 def _repairs(touching: _Touching) -> _Repairs:

@@ -17,6 +17,7 @@ from entitybench import kernel
 from entitybench.entity_map import EntityMap
 from entitybench.errors import EntityBenchError
 from entitybench.metrics.accumulation import Curves, accumulate
+from entitybench.metrics.breakdown import further_scores
 from entitybench.metrics.contingency import contingency
 from entitybench.metrics.fused import match_maps
 from entitybench.metrics.matching import ImageMatches, match
@@ -138,6 +139,10 @@ class Evaluation:
     counts: Counts
     curves: Curves
     records: MatchRecords
+
+    def all_scores(self) -> dict[str, float]:
+        """Return name → fraction: `scores`, and where there are tables `further_scores`."""
+        return self.scores.as_dict() | further_scores(self.records)
 
     @classmethod
     def of(cls, records: MatchRecords) -> Evaluation:

@@ -20,7 +20,8 @@ from entitybench.entity_map import EntityMap
 from entitybench.errors import MissingDataError
 from entitybench.mapped_memory import release
 from entitybench.metrics.contingency import check_sizes
-from entitybench.metrics.fused_tables import MaskFaultError, table_masks
+from entitybench.metrics.fused_tables import MaskFaultError as MaskFaultError
+from entitybench.metrics.fused_tables import table_masks
 from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.protocol import (
     AREA_RANGES,

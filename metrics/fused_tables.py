@@ -52,7 +52,9 @@ def table_masks(truth: CompiledTruth, masks: Masks, ranked: NDArray[np.int64]) -
     return Tables(
         offsets_of(np.bincount(image, minlength=len(truth))),
         offsets_of(truth.entries["num_crowds"].astype(np.int64)),
-        *np.ascontiguousarray(cells[order].T[[1, 0, 2]]),
+        cells[order, 1],
+        cells[order, 0],
+        cells[order, 2],
         true_boxes[is_entity],
         true_boxes[is_crowd],
         boxes[ranked].astype(np.int32),

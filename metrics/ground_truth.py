@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Protocol
@@ -35,6 +35,8 @@ from entitybench.formats.coco_instances import compile_instances
 from entitybench.formats.coco_truth import CocoTruth, InstanceImage, open_coco_truth
 from entitybench.formats.json_rows import MappedText
 from entitybench.formats.predictions import ImageSize
+from entitybench.metrics.records import ImageKey, MatchRecords
+from entitybench.metrics.tables import STUFF, THING, UNKNOWN
 from entitybench.registry import open_entity_set, split_union
 
 
@@ -151,6 +153,10 @@ class GroundTruth(ABC):
         except UnverifiedError:
             return None
 
+    def origins(self) -> Iterator[tuple[str, NDArray[np.int8]]]:
+        """Yield image ids and `(N,)` origins (`tables.THING` …), where the source states them."""
+        return iter(())
+
     @property
     def _key(self) -> str:
         return f"{type(self).__name__} {self.content_hash}"
@@ -187,6 +193,12 @@ class SetTruth(GroundTruth):
 
     def _careful_images(self) -> Iterator[SetImage]:
         return (SetImage(image) for image in self._set)
+
+    def origins(self) -> Iterator[tuple[str, NDArray[np.int8]]]:
+        """Yield what the rows say of their entities."""
+        names = {True: THING, False: STUFF, None: UNKNOWN}
+        for row in self._set.rows():
+            yield row.id, np.array([names[e.isthing] for e in row.entities], dtype=np.int8)
 
     def _compile(self, order: PixelOrder, file: IO[bytes]) -> None:
         digests: list[int] = []
@@ -274,3 +286,24 @@ def open_truth(name: str, data: str | os.PathLike[str] | None = None) -> GroundT
     if path.name.endswith((".json", ".json.gz")) and path.is_file():
         return FileTruth(path)
     return SetTruth(open_entity_set(name, data))
+
+
+def with_origins(records: MatchRecords, truths: Iterable[GroundTruth]) -> MatchRecords:
+    """Say of the true entities whether they are things or stuff, as far as the source does.
+
+    Records without tables stay as they are.
+    """
+    if records.tables is None:
+        return records
+    known = {
+        ImageKey(truth.name, image_id): origins
+        for truth in truths
+        for image_id, origins in truth.origins()
+    }
+    counts = np.diff(records.truth_offsets).tolist()
+    parts = [
+        known.get(key, np.full(count, UNKNOWN, dtype=np.int8))
+        for key, count in zip(records.images, counts, strict=True)
+    ]
+    origins = np.concatenate([np.zeros(0, dtype=np.int8), *parts])
+    return replace(records, tables=records.tables.with_origins(origins))

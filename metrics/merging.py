@@ -139,7 +139,7 @@ def _joined(parts: Sequence[Result], evaluation: Evaluation) -> Result:
             first.ground_truth, num_images=counts.images, num_entities=counts.truth
         ),
         signature=Signatures(str(metric), str(prediction)),
-        scores=points_of(evaluation.scores.as_dict()),
+        scores=points_of(evaluation.all_scores()),
         counts=counts.as_dict(),
         environment=environment(),
         created=created,

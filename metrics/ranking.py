@@ -7,6 +7,7 @@ Weights of 1 give the bits of `accumulate`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -116,6 +117,13 @@ class RankedColumn:
             odd = _cumulated(weights[events.odd_images] * events.odd_signs)
             seen += odd[events.odd_before]
         return hits, seen
+
+
+def average_recall(column: Column) -> float:
+    """Return recall averaged over the IoU thresholds; NaN where no true entity counts."""
+    positives = int(column.positives.sum())
+    hits = sum(int(np.count_nonzero(bits)) for bits in bits_of(column.matched & ~column.ignored))
+    return hits / positives / NUM_THRESHOLDS if positives else math.nan
 
 
 def hits_needed(positives: float) -> NDArray[np.float64]:

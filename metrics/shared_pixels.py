@@ -123,3 +123,13 @@ class SharedPixels:
         crowd, own = ignoring[truth], self.prediction_areas[prediction]
         union = np.where(crowd, own, own + self.truth_areas[truth] - shared)
         return Pairs(self.prediction_rows[prediction], truth, shared / union, crowd)
+
+
+def found_at(records: MatchRecords, shared: SharedPixels) -> NDArray[np.uint16]:
+    """Return for each true entity the bits of the thresholds at which it is found: `(G,)`."""
+    hits = records.matched[:, 0] & ~records.ignored[:, 0]
+    rows = np.flatnonzero(hits)
+    images = images_of(records.detection_offsets)[rows]
+    found = np.zeros(len(records.truth_sizes), dtype=np.uint16)
+    found[shared.truth_rows[shared.truth_first[images] + records.partners[rows]]] = hits[rows]
+    return found

@@ -62,7 +62,7 @@ def _entitybench() -> Callable[[str, str], Arrays]:
     benchmark = importlib.import_module("entitybench.metrics.benchmark")
 
     def run(truth: str, results: str) -> Arrays:
-        evaluation = benchmark.evaluate(results, truth).evaluation
+        evaluation = benchmark.evaluate(results, truth, tables=False).evaluation
         names = ("precision", "recall", "scores")
         arrays = dict(zip(names, evaluation.curves.with_coco_sentinels(), strict=True))
         for name in ("precision", "scores"):
