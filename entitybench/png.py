@@ -10,6 +10,15 @@ from PIL import Image, UnidentifiedImageError
 
 from entitybench.errors import FormatError
 
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    IndexError,  # a PNG without image data
+    struct.error,
+    Image.DecompressionBombError,
+)
+
 
 def open_png(
     png: bytes, shape: tuple[int, int] | None, modes: Collection[str], wanted: str
@@ -36,7 +45,7 @@ def open_png(
     except UnidentifiedImageError as error:  # its own text holds a memory address
         msg = "not a PNG"
         raise FormatError(msg) from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         msg = f"not a readable PNG ({error})"
         raise FormatError(msg) from error
     return image

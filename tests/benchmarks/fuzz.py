@@ -1,0 +1,221 @@
+"""Throw broken bytes at the kernel: `python -m tests.benchmarks.fuzz --seconds 600`.
+
+Run it with the sanitizers of `tests/kernel_sanitizers.sh`: what the kernel must not do (read or
+write outside its buffers, overflow, hang) then ends the process. What it may do is refuse.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import zlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from entitybench import kernel
+from entitybench.compiled_truth import (
+    Masks,
+    PixelOrder,
+    TruthImage,
+    compile_maps,
+    compile_masks,
+    open_compiled,
+)
+from entitybench.entity_map import EntityMap
+from entitybench.errors import FormatError
+from entitybench.formats.json_rows import MappedText, scan_members, scan_whole_list
+from entitybench.map_png import decode_map
+from entitybench.metrics import STRICT
+from entitybench.metrics.fused import match_masks
+from entitybench.png_rows import read_plain
+from entitybench.rle import encode_counts
+
+Random = np.random.Generator
+_ALPHABET = np.arange(48, 112, dtype=np.uint8)
+
+
+def broken(random: Random, data: bytes) -> bytes:
+    """Flip, cut, repeat or insert a few bytes."""
+    out = bytearray(data)
+    for _ in range(int(random.integers(0, 4))):
+        place = int(random.integers(0, len(out) + 1))
+        match int(random.integers(0, 4)):
+            case 0 if place < len(out):
+                out[place] ^= 1 << int(random.integers(0, 8))
+            case 1:
+                del out[place:]
+            case 2:
+                out[place:place] = random.integers(0, 256, 3, dtype=np.uint8).tobytes()
+            case _:
+                out[place:place] = out[max(0, place - 9) : place]
+    return bytes(out)
+
+
+def rle_text(random: Random, pixels: int) -> bytes:
+    """A mask's text: valid, of random characters, or broken."""
+    if random.random() < 0.2:
+        return random.choice(_ALPHABET, int(random.integers(0, 40))).tobytes()
+    cuts = np.sort(random.integers(0, pixels + 1, int(random.integers(0, 9))))
+    text = encode_counts(np.diff(cuts, prepend=0, append=pixels)).encode()
+    return text if random.random() < 0.7 else broken(random, text)
+
+
+def fuzz_text(random: Random, _: Path) -> None:
+    pixels = int(random.choice([0, 1, 7, 64, 65, 4096, 2**31 - 1]))
+    kind = int(random.choice([kernel.SEGMENT_TEXT, kernel.SEGMENT_ESCAPED, kernel.SEGMENT_LIST]))
+    text = rle_text(random, pixels)
+    if kind == kernel.SEGMENT_LIST:
+        text = broken(random, json.dumps(random.integers(-1, 2**33, 5).tolist()).encode())
+    runs = kernel.mask_runs(text, pixels, kind).astype(np.int64)
+    flat = runs.ravel()
+    if np.any(np.diff(flat) < 0) or np.any(flat > pixels) or np.any(runs[:, 0] == runs[:, 1]):
+        msg = f"wrong runs of {text!r}"
+        raise AssertionError(msg)
+
+
+def _row(random: Random) -> dict[str, Any]:
+    text = rle_text(random, 64).decode("latin-1")
+    return {
+        "image_id": random.choice([1, 2.0, 3]),
+        "segmentation": {"size": [8, 8], "counts": text},
+        "score": float(random.random()),
+        "more": [None, True, {"a": "\u00e9\n"}, 1e-7],
+    }
+
+
+def fuzz_json(random: Random, folder: Path) -> None:
+    rows = [_row(random) for _ in range(int(random.integers(0, 4)))]
+    text = json.dumps(rows if random.random() < 0.7 else {"annotations": rows, "x": [rows]})
+    path = folder / "rows.json"
+    path.write_bytes(broken(random, text.encode()) or b" ")
+    mapped = MappedText.of(path)
+    scan_members(mapped, {}) if random.random() < 0.3 else scan_whole_list(mapped, lambda _: None)
+
+
+def fuzz_png(random: Random, _: Path) -> None:
+    shape = int(random.integers(1, 20)), int(random.integers(1, 20))
+    wide = random.random() < 0.5
+    ids = random.integers(0, 9, shape).astype(np.uint16 if wide else np.uint8)
+    image = Image.fromarray(ids)
+    if not wide:
+        image.putpalette(bytes(768))
+    file = BytesIO()
+    image.save(file, format="PNG")
+    png = _with_right_sums(broken(random, file.getvalue()))
+    read_plain(png, shape)
+    decode_map(png, shape, 9, 0)
+
+
+def _with_right_sums(png: bytes) -> bytes:
+    """Mend the checksums, so that what is broken reaches the kernel."""
+    out, at = bytearray(png), 8
+    while at + 12 <= len(out):
+        end = at + 8 + int.from_bytes(out[at : at + 4], "big")
+        if end + 4 > len(out):
+            break
+        out[end : end + 4] = zlib.crc32(out[at + 4 : end]).to_bytes(4, "big")
+        at = end + 4
+    return bytes(out)
+
+
+def fuzz_matching(random: Random, folder: Path) -> None:
+    """Compile truth, perhaps break the file, match masks with it, now and then broken ones."""
+    shape = int(random.integers(1, 40)), int(random.integers(1, 40))
+    path = folder / "truth.runs"
+    with path.open("wb") as file:
+        maps = [EntityMap.from_array(random.integers(0, 4, shape)) for _ in range(2)]
+        images = (TruthImage(str(i), m) for i, m in enumerate(maps))
+        compile_maps(images, PixelOrder.COLUMNS, file)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data if random.random() < 0.7 else broken(random, data))
+    truth = open_compiled(path)
+    masks = _masks(random, random.integers(0, 130, 2), shape[0] * shape[1])
+    if random.random() < 0.5:
+        match_masks(truth, masks, STRICT)
+        return
+    entries = truth.entries.copy()
+    entries["num_entities"], entries["num_crowds"] = np.diff(masks.image_offsets), 0
+    compile_masks(truth.ids, entries, masks, None, BytesIO())
+
+
+def _masks(random: Random, counts: NDArray[np.int64], pixels: int) -> Masks:
+    share = random.choice([0.0, 0.02])
+    texts = [_mask(random, pixels, share) for _ in range(int(counts.sum()))]
+    lengths = np.array([len(t) for t in texts], dtype=np.uint32)
+    kinds = np.full(len(texts), kernel.SEGMENT_TEXT, dtype=np.uint8)
+    return Masks(
+        b"".join(texts),
+        b"",
+        np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[:-1],
+        lengths,
+        kinds,
+        random.random(len(texts)).round(1),
+        np.concatenate(([0], np.cumsum(counts))),
+    )
+
+
+def _mask(random: Random, pixels: int, broken_share: float) -> bytes:
+    if random.random() < broken_share:
+        return rle_text(random, pixels)
+    cuts = np.sort(random.integers(0, pixels + 1, int(random.integers(0, 9))))
+    return encode_counts(np.diff(cuts, prepend=0, append=pixels)).encode()
+
+
+def fuzz_runs(random: Random, _: Path) -> None:
+    """Runs that are no map."""
+    count = int(random.integers(1, 9))
+    starts = np.sort(random.integers(-1, 30, count)).astype(np.int32)
+    starts[0] = 0
+    ids = random.integers(-1, 5, count).astype(np.int32)
+    good = np.array([0, 9], dtype=np.int32), np.array([1, 0], dtype=np.int32)
+    if random.random() < 0.5:
+        kernel.measure(starts, ids, (5, 6), 3)
+    else:
+        kernel.contingency((starts, ids), good, 30, 3, 2)
+
+
+TARGETS: tuple[Callable[[Random, Path], None], ...] = (
+    fuzz_text,
+    fuzz_json,
+    fuzz_png,
+    fuzz_matching,
+    fuzz_runs,
+)
+
+
+def run(seconds: float, seed: int) -> dict[str, tuple[int, int]]:
+    """Fuzz all targets; returns cases and refusals of each."""
+    counts = {target.__name__: [0, 0] for target in TARGETS}
+    random, began = np.random.default_rng(seed), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        while time.monotonic() - began < seconds:
+            for target in TARGETS:
+                counts[target.__name__][0] += 1
+                try:
+                    target(random, Path(folder))
+                except FormatError:
+                    counts[target.__name__][1] += 1
+    return {name: (cases, refused) for name, (cases, refused) in counts.items()}
+
+
+@click.command()
+@click.option("--seconds", default=600.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def main(seconds: float, seed: int) -> None:
+    """Fuzz the kernel; a crash or a wrong result ends the process."""
+    click.echo(kernel.describe())
+    for name, (cases, refused) in run(seconds, seed).items():
+        click.echo(f"{name:<16}{cases:>10} cases, {refused} refused")
+
+
+if __name__ == "__main__":
+    main()
