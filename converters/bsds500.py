@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -13,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from entitybench.converters.labels import LabelRuns
 from entitybench.converters.source import ConvertedImage, Options, SetPlan, Source, SourceImage
 from entitybench.converters.source_tree import SourceTree
-from entitybench.entity_map import EntityMap
 from entitybench.entity_set import Model, Option, Provenance
 from entitybench.errors import FormatError, MissingDataError
 
@@ -97,15 +99,16 @@ def _image(mat: str, human: int) -> HumanImage:
 
 
 def read_image(tree: SourceTree, image: HumanImage) -> ConvertedImage:
-    """Read what one human saw; entities in the order of their numbers.
+    """Read what one human saw; entities in the order of their numbers, 0 is void.
 
     Raises:
         FormatError: The file is not a MATLAB file of this layout.
     """
-    segmentation = _segmentation(tree, image)
-    numbers = [int(number) for number in np.unique(segmentation) if number]
-    entity_map = EntityMap.from_array(segmentation)
-    return ConvertedImage(entity_map, tuple(Provenance(number) for number in numbers))
+    runs = LabelRuns.of(_segmentation(tree, image))
+    numbers = [int(number) for number in runs.labels if number]
+    ids = np.searchsorted([0, *numbers], runs.labels)
+    origins = tuple(Provenance(number) for number in numbers)
+    return ConvertedImage(runs.entity_map(ids, len(numbers)), origins)
 
 
 def read_prediction(tree: SourceTree, image: HumanImage) -> ConvertedImage:
@@ -123,13 +126,13 @@ def _segmentation(tree: SourceTree, image: HumanImage) -> NDArray[np.integer]:
     from scipy.io import loadmat  # half a second that no other source needs
 
     file: Any = io.BytesIO(tree.read(image.mat, _MOST_BYTES))  # the stubs know paths only
-    try:
+    with _telling(tree.place(image.mat)):
         cells = loadmat(file, variable_names=[_VARIABLE])[_VARIABLE]
-        segmentation = cells[0, image.human]["Segmentation"][0, 0]
-    except _NOT_A_MAT as error:
-        raise _not_a_mat(tree, image.mat, error) from error
-    if not (isinstance(segmentation, np.ndarray) and segmentation.dtype.kind in "iu"):
-        msg = f"human {image.human + 1} has no segmentation of integers"
+        segmentation = np.asarray(cells[0, image.human]["Segmentation"][0, 0])
+    whole = segmentation.dtype.kind in "iu" and segmentation.ndim == 2 and segmentation.size
+    if not whole or segmentation.min() < 0:
+        msg = f"human {image.human + 1} has no segmentation: {segmentation.dtype} of shape "
+        msg += str(segmentation.shape)
         raise FormatError(msg, where=tree.place(image.mat))
     return segmentation
 
@@ -139,19 +142,24 @@ def _num_humans(tree: SourceTree, mat: str) -> int:
     from scipy.io import whosmat
 
     file: Any = io.BytesIO(tree.read(mat, _MOST_BYTES))
-    try:
+    with _telling(tree.place(mat)):
         ((rows, count),) = (shape for name, shape, _ in whosmat(file) if name == _VARIABLE)
-    except _NOT_A_MAT as error:
-        raise _not_a_mat(tree, mat, error) from error
     if rows != 1 or not count:
         msg = f"`{_VARIABLE}` is {rows}×{count}, expected 1 × the number of humans"
         raise FormatError(msg, where=tree.place(mat))
     return int(count)
 
 
-def _not_a_mat(tree: SourceTree, mat: str, error: Exception) -> FormatError:
-    msg = f"not a MATLAB file with the cells `{_VARIABLE}` ({type(error).__name__}: {error})"
-    return FormatError(msg, where=tree.place(mat))
+@contextmanager
+def _telling(place: str) -> Iterator[None]:
+    """Turn what SciPy raises for a file that is none into an error that names it."""
+    from scipy.io.matlab import MatReadError
+
+    try:
+        yield
+    except (MatReadError, *_NOT_A_MAT) as error:
+        msg = f"not a MATLAB file with the cells `{_VARIABLE}` ({type(error).__name__}: {error})"
+        raise FormatError(msg, where=place) from error
 
 
 def _mounted(tree: SourceTree) -> SourceTree:
