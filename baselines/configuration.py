@@ -45,10 +45,20 @@ def load_config(kind: type[_T], package: str, name: str | Path, changes: Sequenc
         UnknownNameError: No such configuration or key; tells the nearest.
         FormatError: Not TOML, a value of the wrong type, or a base that leads to itself.
     """
-    table = _with_bases(package, str(name), None, ())
+    table = _merged(_with_bases(package, str(name), None, ()), parse_changes(changes))
+    return config_from(kind, table, str(name))
+
+
+def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
+    """Return the tables that changes like `overlap.weight=1.0` make.
+
+    Raises:
+        FormatError: A change is not of that form.
+    """
+    table: dict[str, Any] = {}
     for change in changes:
         table = _merged(table, _change(change))
-    return config_from(kind, table, str(name))
+    return table
 
 
 def config_from(kind: type[_T], table: Mapping[str, Any], place: str) -> _T:

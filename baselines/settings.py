@@ -24,6 +24,8 @@ class Data:
         balance: Shares of a union's sets: by `size`, or `equal`.
         budget: Images of an epoch, pre-sampled (the paper's 138,497); 0 takes all.
         group: Whether batches hold images of one orientation.
+        fixed_canvas: Whether every canvas has the greatest size there can be, so that the shapes
+            of a run are two (one for each orientation).
     """
 
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
@@ -38,6 +40,7 @@ class Data:
     balance: Literal["size", "equal"] = "size"
     budget: int = 0
     group: bool = True
+    fixed_canvas: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from entitybench.baselines.entity.inference import Detections, detect
 from entitybench.baselines.entity.losses import dice_loss, focal_sum, giou_loss
 from entitybench.baselines.entity.mask_branch import MaskBranch, aligned_upsample
 from entitybench.baselines.entity.mask_head import DYNAMIC_PATH, MaskHead, num_kernel_parameters
-from entitybench.baselines.entity.overlap import representatives, suppressed
+from entitybench.baselines.entity.overlap import clusters, representatives, suppressed
 from entitybench.baselines.entity.pyramid import Pyramid
 from entitybench.baselines.model import BaselineModel, MaskCandidates
 from entitybench.baselines.registry import Family
@@ -180,10 +180,10 @@ class EntityModel(BaselineModel):
         return ids[:, stride // 2 :: stride, stride // 2 :: stride]
 
     def _overlap_sum(self, logits: Tensor, samples: Samples, truth: Tensor, slots: int) -> Tensor:
-        mean, count = representatives(logits, samples.entity, samples.valid, slots)
+        cluster, entity = clusters(samples.entity, samples.valid, slots)
+        mean, count = representatives(logits, cluster, samples.valid, entity.shape[1])
         mean, has_kernel = self._enlarged(mean), count > 0
-        numbers = torch.arange(1, slots + 1, device=truth.device)
-        own = truth[:, None] == numbers[:, None, None]
+        own = truth[:, None] == (entity + 1)[..., None, None]
         owned = truth[:, None] > 0
         kind = self.config.overlap.activation
         total = torch.zeros((), device=truth.device)

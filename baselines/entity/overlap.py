@@ -8,21 +8,43 @@ from torch import Tensor
 _NEVER = -1e4  # a logit that soft-max turns into zero, and that stays finite if all have it
 
 
+def clusters(entity: Tensor, valid: Tensor, slots: int) -> tuple[Tensor, Tensor]:
+    """Number the clusters of samples: by entity, or by first sample where that needs fewer.
+
+    Args:
+        entity: `(B, K)` slot of each sample's entity.
+        valid: `(B, K)` whether the sample exists.
+        slots: G, the slots for entities.
+
+    Returns:
+        `(B, K)` cluster of each sample, and `(B, C)` the entity of each cluster, C the less of G
+        and K. Where C is K, a cluster has the number of its first sample; the numbers of the
+        other samples are clusters without a member.
+    """
+    batch, count = entity.shape
+    device = entity.device
+    if slots <= count:
+        return entity, torch.arange(slots, device=device).expand(batch, slots)
+    same = (entity[:, :, None] == entity[:, None, :]) & valid[:, None, :]
+    numbers = torch.arange(count, device=device)
+    return torch.where(same, numbers, count - 1).amin(2), entity
+
+
 def representatives(
-    logits: Tensor, entity: Tensor, valid: Tensor, slots: int
+    logits: Tensor, cluster: Tensor, valid: Tensor, slots: int
 ) -> tuple[Tensor, Tensor]:
     """Average the logits of each entity's kernels (equation 3).
 
     Args:
         logits: `(B, K, h, w)` of the dynamic path.
-        entity: `(B, K)` slot of each sample's entity.
+        cluster: `(B, K)` cluster of each sample.
         valid: `(B, K)` whether the sample exists.
-        slots: G.
+        slots: C, the clusters.
 
     Returns:
-        `(B, G, h, w)` mean logits, zero where there is no kernel, and `(B, G)` kernels.
+        `(B, C, h, w)` mean logits, zero where there is no kernel, and `(B, C)` kernels.
     """
-    member = torch.nn.functional.one_hot(entity, slots).to(logits.dtype) * valid[..., None]
+    member = torch.nn.functional.one_hot(cluster, slots).to(logits.dtype) * valid[..., None]
     count = member.sum(1)
     mean = torch.bmm((member / count.clamp(min=1)[:, None]).transpose(1, 2), logits.flatten(2))
     return mean.reshape(*mean.shape[:2], *logits.shape[-2:]), count
@@ -32,13 +54,13 @@ def suppressed(masks: Tensor, has_kernel: Tensor, owned: Tensor, activation: str
     """Let the representative masks of each image compete.
 
     Args:
-        masks: `(B, G, h, w)` mean logits.
-        has_kernel: `(B, G)` whether the entity has a kernel; the others take no part.
+        masks: `(B, C, h, w)` mean logits.
+        has_kernel: `(B, C)` whether the cluster has a kernel; the others take no part.
         owned: `(B, 1, h, w)` whether a true entity has the pixel; all others become zero.
         activation: `softmax`, without a background channel, or `sigmoid`.
 
     Returns:
-        `(B, G, h, w)` in [0, 1].
+        `(B, C, h, w)` in [0, 1].
     """
     takes_part = has_kernel[..., None, None]
     if activation == "sigmoid":

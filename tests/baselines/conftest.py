@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from entitybench.baselines.batch import Batch, Images
+from entitybench.converters.conversion import convert_source
+from entitybench.converters.worlds import make_world
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -37,3 +40,13 @@ def make_batch() -> Callable[[torch.Tensor], Batch]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with two generated sets of a dozen small scenes, and their photographs."""
+    root = tmp_path_factory.mktemp("world")
+    for name in ("coco", "ade20k"):
+        make_world(root / name, name, train=12, val=4, size=64, seed=3)
+        convert_source(name, root / name, root / "data")
+    return root / "data"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from entitybench.baselines.entity.losses import dice_loss
-from entitybench.baselines.entity.overlap import representatives, suppressed
+from entitybench.baselines.entity.overlap import clusters, representatives, suppressed
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
@@ -35,6 +35,27 @@ def test_equals_the_loop_over_entities_and_pixels(activation: str) -> None:
                         sigmoid = 1 / (1 + math.exp(-q[g]))
                         expected = math.exp(q[g]) / total if activation == "softmax" else sigmoid
                     assert float(found[b, g, y, x]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_clusters_by_first_sample_are_those_by_entity() -> None:
+    torch.manual_seed(0)
+    entity = torch.randint(0, 9, (3, 6))
+    valid = torch.rand(3, 6) < 0.8
+    logits = torch.randn(3, 6, 2, 2)
+    by_entity, _ = representatives(logits, entity, valid, 9)
+    cluster, owner = clusters(entity, valid, 9)
+    assert owner.shape == (3, 6)
+    by_sample, count = representatives(logits, cluster, valid, 6)
+    for b in range(3):
+        for c in range(6):
+            if count[b, c] > 0:
+                torch.testing.assert_close(by_sample[b, c], by_entity[b, owner[b, c]])
+        expected = {int(e) for e, v in zip(entity[b], valid[b], strict=True) if v}
+        found = [int(owner[b, c]) for c in range(6) if count[b, c] > 0]
+        assert sorted(found) == sorted(expected)
+    few, numbers = clusters(entity, valid, 4)
+    assert torch.equal(few, entity)
+    assert numbers.tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_a_single_entity_wins_every_pixel() -> None:

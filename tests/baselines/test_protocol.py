@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from entitybench.baselines.ceiling import ceiling
+from entitybench.baselines.configuration import load_config
+from entitybench.baselines.entity.config import EntityConfig
+from entitybench.baselines.entity.model import EntityModel
+from entitybench.baselines.mechanism import Mechanism, measure_mechanism
+from entitybench.baselines.prediction import Predictor
+from entitybench.baselines.settings import Data
+from entitybench.baselines.small_protocol import (
+    Arm,
+    Claim,
+    Protocol,
+    judge,
+    load_protocol,
+    run_protocol,
+)
+from entitybench.baselines.speed import measure
+from entitybench.entity_map import EntityMap
+from entitybench.errors import UnknownNameError
+from entitybench.metrics import STRICT, ImagePair, MatchRecords, match_pair
+from entitybench.registry import open_entity_set
+
+CLAIM = Claim("more", "a", "b")
+
+
+def mechanism(good: float, seed: int, images: int = 40) -> Mechanism:
+    """A model that finds each of three entities with a given probability."""
+    rng = np.random.default_rng(seed)
+    truth = EntityMap.from_array(np.repeat([[1, 2, 3]], 4, axis=0))
+    pairs = []
+    for number in range(images):
+        found = np.where(rng.random(3) < good, [1, 2, 3], 0)
+        prediction = EntityMap.from_array(np.repeat([found], 4, axis=0))
+        scores = np.full(prediction.num_entities, 0.5)
+        pairs.append(ImagePair(str(number), truth, prediction, scores))
+    records = MatchRecords.gather(STRICT, [match_pair(pair) for pair in pairs])
+    counts = rng.integers(50, 60, (images, 4))
+    counts[:, 1] = 5
+    return Mechanism(records, records, counts)
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "verdict"),
+    [(0.9, 0.4, "supported"), (0.4, 0.9, "contradicted"), (0.6, 0.6, "not shown")],
+)
+def test_verdicts(better: float, worse: float, verdict: str) -> None:
+    first = [mechanism(better, seed) for seed in range(3)]
+    second = [mechanism(worse, 100 + seed) for seed in range(3)]
+    found = judge(CLAIM, "val", first, second)
+    assert found.verdict == verdict
+    assert found.low <= found.difference <= found.high
+    assert len(found.per_seed) == 3
+
+
+def test_one_seed_against_the_others_is_not_shown() -> None:
+    good, bad = (mechanism(0.95, 1), mechanism(0.3, 2))
+    found = judge(CLAIM, "val", [good, good, bad], [bad, bad, good])
+    assert found.difference > 0
+    assert found.verdict == "not shown"
+
+
+def test_fewer_is_better_for_shared_pixels() -> None:
+    few, many = mechanism(0.5, 0), mechanism(0.5, 0)
+    many.counts[:, 1] *= 3
+    found = judge(Claim("less", "a", "b", "claimed_twice"), "val", [few], [many])
+    assert found.verdict == "supported"
+    assert few.numbers()["claimed_twice"] == pytest.approx(5 * 40 / few.counts[:, 0].sum())
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_our_protocols_are_valid(name: str) -> None:
+    protocol = load_protocol(name)
+    assert len(protocol.seeds) >= 3
+    for arm in protocol.arms.values():
+        load_config(EntityConfig, "entitybench.baselines.entity", arm.config, arm.train)
+    with pytest.raises(UnknownNameError, match="cpu"):
+        load_protocol("cpuu")
+
+
+def test_a_protocol_runs_and_is_not_run_again(world: Path, tmp_path: Path) -> None:
+    small = (
+        "data.short_sides=[64]", "data.test_short_side=64", "schedule.batch=2",
+        "pyramid.channels=32", "head.tower_depth=1", "mask.branch_channels=32",
+    )  # fmt: skip
+    arms = {
+        "both": Arm("tiny", small),
+        "baseline": Arm("tiny_baseline", small),
+        "baseline_low": Arm("tiny_baseline", small, ("inference.nms_iou=0.3",)),
+    }
+    claims = (Claim("x", "both", "baseline"), Claim("y", "both", "baseline_low", "gap"))
+    protocol = Protocol(
+        "coco_entity_train", ("coco_entity_val",), 1, (0, 1), arms, claims, test_images=2
+    )
+    heard: list[str] = []
+    first = run_protocol(protocol, world, tmp_path, heard.append, device="cpu")
+    assert len(heard) == 6
+    assert len(list(tmp_path.glob("runs/*/seed-*/model.safetensors"))) == 4
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.np?")}
+    again = run_protocol(protocol, world, tmp_path, heard.append, device="cpu")
+    assert [f.per_seed for f in again] == [f.per_seed for f in first]
+    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.np?")}
+    assert "| x | coco_entity_val | AP |" in (tmp_path / "table.md").read_text(encoding="utf-8")
+
+
+def test_mechanism_counts_what_masks_share(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    changes = ["inference.threshold=0.005", "data.test_short_side=64"]
+    config = load_config(EntityConfig, "entitybench.baselines.entity", "tiny", changes)
+    predictor = Predictor.of(EntityModel(config).eval(), config)
+    found = measure_mechanism(predictor, open_entity_set("coco_entity_val", world), 2)
+    claimed, twice, before, after = found.counts.T
+    assert (twice <= claimed).all()
+    assert (after <= claimed).all()
+    assert (before >= claimed + twice).all()
+
+
+def test_the_ceiling_falls_with_the_stride(world: Path) -> None:
+    truth = open_entity_set("coco_entity_val", world)
+    data = Data(test_short_side=64, longest=128)
+    scores = [ceiling(truth, data, stride).AP for stride in (1, 2, 4, 8)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > scores[3]
+
+
+def test_speed_runs_on_a_cpu() -> None:
+    timing = measure("tiny", (64, 96), 2, 1, ("schedule.precision=float32",), "cpu")
+    assert timing.training_images_per_second > 0
+    assert timing.prediction_images_per_second > 0
