@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,10 @@ import pytest
 from entitybench.cli import main
 from entitybench.converters.worlds import make_world
 from entitybench.entity_writer import EntityWriter
+from entitybench.formats.coco_panoptic_export import write_coco_panoptic
 from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
+from tests.foreign_predictions import write_foreign_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,12 +42,17 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "here").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("ENTITYBENCH_JOBS", "1")  # starting processes would take most of the time
     assert main(["convert", "coco", "--source", "~/datasets/coco".replace("~", str(tmp_path))]) == 0
     truth = open_entity_set("coco_entity_val")
     with EntityWriter("preds/coco_entity_val", model="mine") as writer:
         for number, image in enumerate(truth):
             rng = np.random.default_rng(number)
             writer.add(image.id, *perturb(image.map, rng, Perturbation()))
+    write_foreign_predictions(tmp_path / "here", truth)
+    written = write_coco_panoptic(open_entity_set("preds/coco_entity_val"), tmp_path / "exported")
+    shutil.copy(written, "panoptic.json")
+    shutil.copytree(written.with_suffix(""), "panoptic")
     return tmp_path
 
 

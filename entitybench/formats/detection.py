@@ -115,7 +115,7 @@ def open_predictions(
     chosen = options or ReadOptions(missing_score)
     found = recognise(path, image_ids) if format is None else _as_told(path, format)
     reader = _READERS[found.format](found, image_ids, chosen)
-    if chosen.duplicates.rule is DuplicateRule.KEEP or reader.labelled:
+    if chosen.duplicates.rule is DuplicateRule.KEEP or reader.num_classes is not None:
         return reader
     return WithoutDuplicates(reader, chosen.duplicates)
 

@@ -28,6 +28,8 @@ from entitybench.formats.query_outputs import QueryScore
 from entitybench.formats.sam import SamScore
 from entitybench.parallel import ordered_map
 
+_WORTH_A_PROCESS = 32  # images; a process takes a second or two to start
+
 
 @dataclass(frozen=True, slots=True)
 class ImportChoices:
@@ -140,7 +142,8 @@ def import_predictions(
     with written as writer:
         if not already_there:
             tasks = _tasks(reader, truth, choices.flattening, writer.finished)
-            outcomes = ordered_map(_work, tasks, jobs=jobs, describe=lambda task: task.row.id)
+            workers = min(jobs, 1 + len(truth) // _WORTH_A_PROCESS)
+            outcomes = ordered_map(_work, tasks, jobs=workers, describe=lambda task: task.row.id)
             tally.write(writer, progress(outcomes, len(truth) - len(writer.finished)))
     return _summary(written, reader, truth, choices, tally, already_there=already_there)
 
@@ -296,8 +299,8 @@ def _warnings(
         crowded = sum(len(row.entities) > most for row in truth.rows())
         if crowded:
             yield (
-                f"{crowded:,} of {len(truth):,} images have more entities than the model has "
-                f"queries ({most:,}): it cannot find them all"
+                f"{crowded:,} of {len(truth):,} images have more entities than there are "
+                f"queries ({most:,}): they cannot all be found"
             )
     if reader.always_thresholded and model.thresholded is None:
         yield (
@@ -309,7 +312,7 @@ def _warnings(
             f"scores are stand-ins ({reader.score_rule}): AP depends on that rule; AR and SQ do "
             "not, so read them beside it"
         )
-    if reader.labelled and choices.read.duplicates.rule is DuplicateRule.KEEP:
+    if (reader.num_classes or 0) > 1 and choices.read.duplicates.rule is DuplicateRule.KEEP:
         yield (
             "a model with classes may find one region under two labels: `--duplicates both` "
             "imports it with duplicates removed per class and across classes"

@@ -91,8 +91,6 @@ class LabelledResults(Predictions):
         MissingDataError: Scores are missing and nothing stands in for them.
     """
 
-    labelled = True
-
     def __init__(
         self,
         path: Path,
@@ -106,9 +104,9 @@ class LabelledResults(Predictions):
         results = [of_image[image_id][k] for image_id, k in named]
         self._check(results, named)
         self.image_ids = frozenset(of_image)
-        classes = len({result.category_id for result in results} - {None})
+        self.num_classes = len({result.category_id for result in results} - {None})
         self.description = (
-            f"{len(results):,} masks of {classes:,} classes in {len(of_image):,} images"
+            f"{len(results):,} masks of {self.num_classes:,} classes in {len(of_image):,} images"
         )
 
     def _check(self, results: Sequence[LabelledResult], named: Sequence[tuple[str, int]]) -> None:

@@ -71,7 +71,8 @@ class Predictions(ABC):
         max_entities: The most entities that an image can have, where the format bounds them.
         always_thresholded: The tools that write the format drop what scores low, and the file
             does not say below which score.
-        labelled: Each mask has a class, so that duplicates can be judged within it.
+        num_classes: How many classes the masks have; None: the format has none, and duplicates
+            cannot be judged within a class.
     """
 
     description: str
@@ -81,7 +82,7 @@ class Predictions(ABC):
     model: Model | None = None
     max_entities: int | None = None
     always_thresholded: bool = False
-    labelled: bool = False
+    num_classes: int | None = None
 
     @abstractmethod
     def entry(self, image: ImageSize) -> Entry:

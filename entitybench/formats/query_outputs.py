@@ -24,7 +24,7 @@ from entitybench.formats.duplicates import KEEP, DuplicateRule, Duplicates, remo
 from entitybench.formats.image_ids import ImageIds
 from entitybench.formats.mask_stack import join_masks
 from entitybench.formats.predictions import ImageSize, Predictions, refuse_absent
-from entitybench.formats.resize import resize_bilinear
+from entitybench.formats.resize import Axis, enlarge_positive
 from entitybench.formats.saved_outputs import SavedOutput, open_outputs
 from entitybench.formats.torch_file import as_array
 
@@ -132,8 +132,6 @@ class QueryOutputs(Predictions):
         FormatError: As in `open_outputs`; an output without class logits or mask logits.
     """
 
-    labelled = True
-
     def __init__(
         self, path: Path, image_ids: Collection[str], rules: QueryRules | None = None
     ) -> None:
@@ -158,18 +156,23 @@ class QueryOutputs(Predictions):
         self.image_ids = frozenset(outputs)
         self.score_rule = "model" if rules.score is QueryScore.CLASS else str(rules.score)
         self.description = f"raw query outputs: {len(outputs):,} images"
-        first = next(iter(outputs.values()), None)
-        if first is not None:
-            self._describe(first)
+        self.num_classes = rules.num_classes or 0
+        if outputs:
+            self._describe({image_id: _logits_shape(o) for image_id, o in outputs.items()})
 
-    def _describe(self, first: SavedOutput) -> None:
-        """Say what the first output shows: queries, classes, and how these are scored."""
-        logits, _ = _arrays(first)
-        self.max_entities, columns = logits.shape
-        classes, has_none = _columns(columns, self._rules.num_classes)
+    def _describe(self, shapes: Mapping[str, tuple[int, int]]) -> None:
+        """Say how many queries and classes there are, and how classes are scored."""
+        columns = {shape[1] for shape in shapes.values()}
+        if len(columns) > 1:
+            msg = (
+                f"class logits have {min(columns)} columns in some images, {max(columns)} in others"
+            )
+            raise FormatError(msg, where=self._path)
+        self.max_entities = max(shape[0] for shape in shapes.values())
+        self.num_classes, has_none = _columns(columns.pop(), self._rules.num_classes)
         kind = 'a soft-max with "no object" last' if has_none else "a sigmoid each"
-        noun = "class" if classes == 1 else "classes"
-        self.description += f", {len(logits):,} queries, {classes:,} {noun}, {kind}"
+        noun = "class" if self.num_classes == 1 else "classes"
+        self.description += f", {self.max_entities:,} queries, {self.num_classes:,} {noun}, {kind}"
 
     def entry(self, image: ImageSize) -> QueryEntry:
         """Return the predictions of one image, not decoded yet."""
@@ -212,6 +215,14 @@ def _columns(columns: int, num_classes: int | None) -> tuple[int, bool]:
     return columns - has_none, has_none
 
 
+def _logits_shape(output: SavedOutput) -> tuple[int, int]:
+    shape = output.shape(key_among(output.names, LOGITS) or "")
+    if len(shape) < 2:
+        msg = f"class logits have shape {shape}, expected (queries, classes)"
+        raise FormatError(msg, where=output.place)
+    return shape[-2], shape[-1]
+
+
 def _arrays(output: SavedOutput) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return class logits `(Q, C)` and mask logits `(Q, h, w)`; a batch of one is unpacked."""
     values = output.load(*LOGITS, *MASKS)
@@ -249,15 +260,23 @@ def _enlarged(
     masks: NDArray[np.float32], shape: tuple[int, int]
 ) -> tuple[Candidates, NDArray[np.float64]]:
     """Return each query's mask at the image's size, and its mean probability inside."""
+    rows, columns = Axis.between(masks.shape[1], shape[0]), Axis.between(masks.shape[2], shape[1])
     at_once = max(1, _AT_ONCE // (shape[0] * shape[1]))
-    parts, means = [], [np.zeros(0)]
+    parts, means = [], np.zeros(len(masks))
     for begin in range(0, len(masks), at_once):
-        block = resize_bilinear(masks[begin : begin + at_once], shape)
-        inside = block > 0  # a probability above one half
-        parts.append(Candidates.from_masks(inside, np.zeros(len(block))))
-        sums = np.where(inside, expit(block), 0).sum(axis=(1, 2), dtype=np.float64)
-        means.append(sums / np.maximum(parts[-1].areas, 1))
-    return join_masks(shape, parts), np.concatenate(means)
+        block = masks[begin : begin + at_once]
+        stack = np.zeros((len(block), *shape), dtype=bool)
+        for number, mask in enumerate(block):
+            down, across, values = enlarge_positive(mask, rows, columns)
+            inside = values > 0  # a probability above one half
+            stack[number, down, across] = inside
+            means[begin + number] = _mean_probability(values[inside])
+        parts.append(Candidates.from_masks(stack, np.zeros(len(block))))
+    return join_masks(shape, parts), means
+
+
+def _mean_probability(logits: NDArray[np.float32]) -> float:
+    return float(expit(logits).mean(dtype=np.float64)) if logits.size else 0.0
 
 
 def _either(names: tuple[str, ...]) -> str:

@@ -46,6 +46,9 @@ class SavedOutput(Protocol):
     def names(self) -> frozenset[str]:
         """What it holds."""
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return an array's shape without reading it; of what is no array, nothing."""
+
     def load(self, *names: str) -> dict[str, Any]:
         """Return the named values that are there: arrays, numbers, and decoded JSON."""
 
@@ -65,6 +68,11 @@ class NpzOutput:
     def names(self) -> frozenset[str]:
         """The names of its arrays."""
         return array_names(self.path)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Read an array's header."""
+        with open_arrays(self.path) as arrays:
+            return arrays[name].shape
 
     def load(self, *names: str) -> dict[str, Any]:
         """Read the named arrays that are there."""
@@ -97,6 +105,10 @@ class TorchOutput:
         """The keys of its dict."""
         return frozenset(self._values())
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return _shape(self._values()[name])
+
     def load(self, *names: str) -> dict[str, Any]:
         """Read the named values that are there."""
         values = self._values()
@@ -126,9 +138,17 @@ class HeldOutput:
         """What it holds."""
         return frozenset(self.values)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return _shape(self.values[name])
+
     def load(self, *names: str) -> dict[str, Any]:
         """Return the named values that are there."""
         return {name: plain(self.values[name]) for name in names if name in self.values}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(getattr(value, "shape", ()))
 
 
 def named_values(output: Any, place: str) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def test_eval_recognises_what_import_does(here: Path) -> None:
     run("raw", "--gt", "toy_val", "--model", "m", "--overlap", "resolve", "--out", "preds/x")
     imported = evaluate("preds/x", "toy_val").result
     direct = evaluate("raw", "toy_val", overlap="resolve", model="m").result
-    assert direct.scores == imported.scores
+    assert imported.scores.items() <= direct.scores.items()  # masks have more to tell
     assert direct.signature == imported.signature
 
 

@@ -111,7 +111,10 @@ def test_interrupted_it_resumes_to_the_same_bytes(truth: EntitySet, stacks: Path
     assert resumed.model.resolved_images == 1
 
 
-def test_two_processes_write_the_bytes_of_one(truth: EntitySet, stacks: Path) -> None:
+def test_two_processes_write_the_bytes_of_one(
+    truth: EntitySet, stacks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("entitybench.formats.importing._WORTH_A_PROCESS", 1)
     one = run(stacks, truth, RESOLVE, out="one/preds")
     two = run(stacks, truth, RESOLVE, out="two/preds", jobs=2)
     assert digest(one.path) == digest(two.path)
@@ -170,7 +173,7 @@ def test_fewer_queries_than_entities(truth: EntitySet, tmp_path: Path) -> None:
     done = run(queries(tmp_path / "three", 3), truth, RESOLVE)
     crowded = [w for w in done.warnings if "queries" in w]
     assert crowded == [
-        "3 of 3 images have more entities than the model has queries (3): it cannot find them all"
+        "3 of 3 images have more entities than there are queries (3): they cannot all be found"
     ]
     enough = run(queries(tmp_path / "four", 4), truth, RESOLVE, out="enough")
     assert not any("queries" in w for w in enough.warnings)

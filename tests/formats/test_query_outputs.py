@@ -17,7 +17,7 @@ from entitybench.formats.detection import open_predictions
 from entitybench.formats.duplicates import DuplicateRule, Duplicates
 from entitybench.formats.predictions import ImageSize
 from entitybench.formats.query_outputs import QueryOutputs, QueryRules, QueryScore
-from entitybench.formats.resize import resize_bilinear
+from entitybench.formats.resize import Axis, enlarge, enlarge_positive
 from tests.tiny_models import CLASSES, QUERIES, outputs_of
 
 IDS = ["000000000139"]
@@ -47,7 +47,14 @@ def test_resizing_as_torch_does(shape: tuple[int, int]) -> None:
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(stack)[None], size=shape, mode="bilinear", align_corners=False
     )[0]
-    np.testing.assert_allclose(resize_bilinear(stack, shape), expected.numpy(), atol=5e-6)
+    rows, columns = Axis.between(4, shape[0]), Axis.between(6, shape[1])
+    for mask, wanted in zip(stack, expected.numpy(), strict=True):
+        whole = enlarge(mask, rows, columns)
+        np.testing.assert_allclose(whole, wanted, atol=5e-6)
+        down, across, part = enlarge_positive(mask - 0.8, rows, columns)
+        there = np.zeros(shape, bool)
+        there[down, across] = part > 0
+        np.testing.assert_array_equal(there, enlarge(mask - np.float32(0.8), rows, columns) > 0)
 
 
 @pytest.mark.parametrize("name", ["detr", "maskformer", "mask2former"])
@@ -165,6 +172,7 @@ def test_pairs_are_limited_to_what_ap_looks_at(tmp_path: Path, image: ImageSize)
         (LOGITS[:2], MASKS, "2 queries in the class logits, 3 in the masks"),
         (LOGITS, MASKS[0], "expected floats"),
         (LOGITS[None].repeat(2, 0), MASKS, "expected floats"),
+        (LOGITS[0], MASKS, "class logits have shape"),
         (LOGITS, MASKS > 0, "`masks` is bool"),
         (np.full((3, 3), np.nan), MASKS, "class logits hold values that are not numbers"),
         (LOGITS, MASKS * np.nan, "mask logits hold values that are not numbers"),
@@ -178,6 +186,19 @@ def test_arrays_that_do_not_fit(
     with pytest.raises(FormatError, match=message) as caught:
         loaded(tmp_path, image)
     assert "139.npz" in str(caught.value)
+
+
+def test_images_of_different_models(tmp_path: Path) -> None:
+    save(tmp_path)
+    np.savez(tmp_path / "285.npz", logits=LOGITS[:, :2], masks=MASKS)
+    with pytest.raises(FormatError, match="have 2 columns in some images, 3 in others"):
+        QueryOutputs(tmp_path, [*IDS, "000000000285"])
+
+
+def test_the_number_of_queries_is_the_largest(tmp_path: Path) -> None:
+    save(tmp_path, LOGITS[:1], MASKS[:1])
+    np.savez(tmp_path / "285.npz", logits=LOGITS, masks=MASKS)
+    assert QueryOutputs(tmp_path, [*IDS, "000000000285"]).max_entities == 3
 
 
 def test_an_output_without_masks(tmp_path: Path) -> None:
