@@ -8,7 +8,7 @@ its own, narrower than either's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from entitybench.metrics.protocol import IOU_THRESHOLDS, MAX_DETECTIONS
 from entitybench.metrics.ragged import images_of
 from entitybench.metrics.ranking import NUM_THRESHOLDS, RankedColumn, area_column, bits_of
 from entitybench.metrics.records import MatchRecords
+from entitybench.result import Interval as FileInterval
 
 DEFAULT_LEVEL = 0.95
 _DRAWS_AT_ONCE = 64  # bounds the memory, not the result
@@ -104,6 +105,20 @@ def interval(samples: NDArray[np.float64], level: float, seed: int) -> Interval:
     tail = (1 - level) / 2
     low, high = np.quantile(defined, [tail, 1 - tail]) if defined.size else (np.nan, np.nan)
     return Interval(float(low), float(high), level, len(samples), seed)
+
+
+def intervals_in_points(intervals: Mapping[str, Interval]) -> dict[str, FileInterval]:
+    """Return intervals as a result file holds them: in points, None for undefined."""
+    return {
+        name: FileInterval(
+            found.level,
+            None if np.isnan(found.low) else 100 * found.low,
+            None if np.isnan(found.high) else 100 * found.high,
+            found.resamples,
+            found.seed,
+        )
+        for name, found in intervals.items()
+    }
 
 
 def score_names(records: MatchRecords) -> list[str]:

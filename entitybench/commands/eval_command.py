@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,18 +17,19 @@ from entitybench.commands.console import (
     progress,
     quiet_option,
     say,
-    table,
 )
+from entitybench.commands.eval_report import FURTHER, Explanation
+from entitybench.commands.eval_report import score_table as score_table
 from entitybench.commands.scaling import cluster_option, executor_on, shard_option
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from entitybench.metrics.benchmark import Benchmark, ImageOutcome, ImageTask
+    from entitybench.metrics.records import MatchRecords
+    from entitybench.metrics.subset import Subset
     from entitybench.result import Result
     from entitybench.sharding import Shard
-
-COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
 
 
 @click.command("eval")
@@ -75,6 +77,38 @@ COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
     show_default=True,
     help="What stands in for scores that a format does not have; goes into the signature.",
 )
+@click.option(
+    "--bootstrap",
+    "resamples",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Resamples of the images for 95 % intervals of the scores; 1000 will do.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of resamples.")
+@click.option(
+    "--subset",
+    "subsets",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file of image ids: a row of their own, and a result file. May be given again.",
+)
+@click.option("--explain", is_flag=True, help="Say why AP is not 100, and list the worst images.")
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder for figures: curves, causes, recall by size.",
+)
+@click.option(
+    "--images-csv",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file for a row per image, worst first; JSON if its name ends in .json.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="COCO results: AP and AR alone, about twice as fast.",
+)
 @data_option
 @jobs_option
 @shard_option
@@ -91,6 +125,13 @@ def command(
     overlap: str,
     missing: str,
     missing_score: str,
+    resamples: int,
+    seed: int,
+    subsets: tuple[Path, ...],
+    explain: bool,
+    plots: Path | None,
+    images_csv: Path | None,
+    quick: bool,
     data: Path,
     jobs: int,
     shard: Shard | None,
@@ -108,6 +149,7 @@ def command(
       entitybench eval preds/ --gt coco_entity_val
       entitybench eval results.json --gt coco_entity_val --overlap resolve
       entitybench eval preds/ --gt coco_entity_val+ade20k_entity_val
+      entitybench eval preds/ --gt coco_entity_val --bootstrap 1000 --explain --plots figures/
 
     Scores are points (AP × 100). Undefined is `–`. The line below the table is the signature:
     numbers with different signatures do not belong in one column.
@@ -116,6 +158,7 @@ def command(
     from entitybench.metrics.ground_truth import open_truths
     from entitybench.metrics.protocol import Protocol
 
+    wanted = _subsets(subsets)  # a broken file should not cost the wait
     total = sum(len(truth) for truth in open_truths(gt, data))
     with executor_on(cluster, jobs) as (executor, workers):
         done = evaluate(
@@ -129,18 +172,101 @@ def command(
             model=model,
             mapper=_mapper(len(_share(total, shard)), workers, executor, quiet=quiet),
             shard=shard,
+            tables=not quick,
         )
     for line in done.recognised:
         say(line, quiet=quiet)
     path = _part_path(out or _default_path(done.result), shard)
-    save(done, path)
-    if as_json:
-        emit(_as_json(done.result, path))
-    else:
-        click.echo(score_table([done.result]))
-        click.echo(f"{done.result.signature.metric}\n{done.result.signature.prediction}")
-    say(f"wrote {path}", quiet=quiet)
+    rows = list(_rows(done, path, wanted, resamples, seed))
+    for row in rows:
+        row.save()
+    files = [row.path for row in rows] + _extras(done, plots, images_csv)
+    explanation = Explanation(done.evaluation) if explain else None
+    _tell(rows, explanation, as_json=as_json)
+    for file in files:
+        say(f"wrote {file}", quiet=quiet)
     return 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A result, the records behind it, and where both go."""
+
+    result: Result
+    records: MatchRecords
+    path: Path
+
+    def save(self) -> None:
+        """Write the result file, and the match records beside it."""
+        from entitybench.result import write_result
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.records.save(self.path.with_suffix(".matches.npz"))
+        write_result(self.path, self.result)
+
+
+def _subsets(paths: Sequence[Path]) -> list[Subset]:
+    from entitybench.metrics.subset import read_subsets
+
+    return [subset for path in paths for subset in read_subsets(path)]
+
+
+def _rows(
+    done: Benchmark, path: Path, subsets: Sequence[Subset], resamples: int, seed: int
+) -> Iterator[Row]:
+    """Yield the whole, then the subsets, with their intervals."""
+    from entitybench.metrics.subset import cut, subset_result
+
+    records = done.evaluation.records
+    yield Row(_with_intervals(done.result, records, resamples, seed), records, path)
+    for subset in subsets:
+        part = cut(records, subset)
+        result = _with_intervals(subset_result(done.result, subset, part), part, resamples, seed)
+        yield Row(result, part, path.with_name(f"{path.stem}.{subset.name}.json"))
+
+
+def _with_intervals(result: Result, records: MatchRecords, resamples: int, seed: int) -> Result:
+    if not (resamples and len(records)):
+        return result
+    import msgspec
+
+    from entitybench.metrics.bootstrap import bootstrap, intervals_in_points
+
+    intervals = intervals_in_points(bootstrap(records, resamples, seed))
+    return msgspec.structs.replace(result, intervals=intervals)
+
+
+def _extras(done: Benchmark, plots: Path | None, images_csv: Path | None) -> list[Path]:
+    """Write the figures and the table of images that were asked for."""
+    written = []
+    if images_csv is not None:
+        from entitybench.metrics.per_image import report_images, worst_first, write_images
+
+        write_images(images_csv, worst_first(report_images(done.evaluation.records)))
+        written.append(images_csv)
+    if plots is not None:
+        from entitybench.metrics.plots import save_plots
+
+        title = f"{done.result.model.name} on {done.result.ground_truth.name}"
+        written += save_plots(plots, done.evaluation, title)
+    return written
+
+
+def _tell(rows: Sequence[Row], explanation: Explanation | None, *, as_json: bool) -> None:
+    first = rows[0]
+    if as_json:
+        subsets = [_as_json(row.result, row.path) for row in rows[1:]]
+        more = {"subsets": subsets} if subsets else {}
+        told = {"explanation": explanation.as_json()} if explanation else {}
+        emit(_as_json(first.result, first.path) | more | told)
+        return
+    click.echo(score_table([row.result for row in rows]))
+    for row in rows:
+        click.echo(row.result.signature.metric)
+    click.echo(first.result.signature.prediction)
+    if explanation:
+        further = [name for name in FURTHER if name in first.result.scores]
+        click.echo(f"\n{score_table([row.result for row in rows], further)}\n\n{explanation}")
 
 
 def _share(total: int, shard: Shard | None) -> Sequence[int]:
@@ -167,17 +293,6 @@ def _mapper(
     return run
 
 
-def score_table(results: list[Result]) -> str:
-    """Lay out scores in points, a row per result; undefined is `–`."""
-    rows = [["", *COLUMNS]]
-    for result in results:
-        values = (result.scores.get(name) for name in COLUMNS)
-        rows.append(
-            [result.model.name, *("–" if value is None else f"{value:.1f}" for value in values)]
-        )
-    return table(rows)
-
-
 def _default_path(result: Result) -> Path:
     return (
         Path("results")
@@ -198,11 +313,7 @@ def plain_name(name: str) -> str:
 
 def save(done: Benchmark, path: Path) -> None:
     """Write the result file, and the match records beside it."""
-    from entitybench.result import write_result
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done.evaluation.records.save(path.with_suffix(".matches.npz"))
-    write_result(path, done.result)
+    Row(done.result, done.evaluation.records, path).save()
 
 
 def _as_json(result: Result, path: Path) -> dict[str, object]:

@@ -1,0 +1,130 @@
+"""What `entitybench eval` tells a person: scores, causes, the worst images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from entitybench.commands.console import table
+
+if TYPE_CHECKING:
+    from entitybench.metrics.breakdown import RecallOfSize
+    from entitybench.metrics.diagnosis import Diagnosis
+    from entitybench.metrics.evaluation import Evaluation
+    from entitybench.metrics.per_image import ImageReport
+    from entitybench.result import Result
+
+COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "PQ", "SQ", "RQ")
+FURTHER = ("APb", "APb50", "APb75", "APthing", "APstuff", "ARthing", "ARstuff", "APoverlapping")
+NUM_WORST = 10
+
+
+def score_table(results: Sequence[Result], columns: Sequence[str] = COLUMNS) -> str:
+    """Lay out scores in points, a row per result and one per end of its intervals.
+
+    Undefined is `–`, what was not computed is left empty.
+    """
+    rows = [["", *columns]]
+    for result in results:
+        rows.append([_name(result), *(_cell(result, column) for column in columns)])
+        rows += _interval_rows(result, columns)
+    return table(rows)
+
+
+def _name(result: Result) -> str:
+    subset = result.metric.subset.partition("@")[0]
+    return f"{result.model.name}, {subset}" if subset else result.model.name
+
+
+def _cell(result: Result, column: str) -> str:
+    if column not in result.scores:
+        return ""
+    value = result.scores[column]
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _interval_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
+    found = [result.intervals.get(column) for column in columns]
+    levels = {interval.level for interval in found if interval is not None}
+    if not levels:
+        return []
+    tail = 50 * (1 - levels.pop())
+    lows = ["" if i is None or i.low is None else f"{i.low:.1f}" for i in found]
+    highs = ["" if i is None or i.high is None else f"{i.high:.1f}" for i in found]
+    return [[f"  {tail:.3g} %", *lows], [f"  {100 - tail:.3g} %", *highs]]
+
+
+class Explanation:
+    """Why AP is not 100, in words and as JSON.
+
+    Raises:
+        MissingDataError: The evaluation's records hold no tables.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        from entitybench.metrics.breakdown import recall_by_relative_area
+        from entitybench.metrics.diagnosis import diagnose
+        from entitybench.metrics.per_image import report_images, worst_first
+
+        self.diagnosis: Diagnosis = diagnose(evaluation.records)
+        self.sizes: list[RecallOfSize] = recall_by_relative_area(evaluation.records)
+        self.worst: list[ImageReport] = worst_first(report_images(evaluation.records))[:NUM_WORST]
+
+    def __str__(self) -> str:
+        return "\n\n".join([self._causes(), self._recall(), self._images()])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values, in points."""
+        from dataclasses import asdict
+
+        return {
+            "causes": {
+                str(f.cause): {
+                    "entities": f.entities,
+                    "false_positives": f.predictions,
+                    "gain": 100 * f.gain,
+                    "share": 100 * f.share,
+                }
+                for f in self.diagnosis.findings
+            },
+            "recall_by_relative_area": [
+                {**asdict(row), "recall": 100 * row.recall} for row in self.sizes
+            ],
+            "worst_images": [
+                {k: 100 * v if isinstance(v, float) else v for k, v in asdict(row).items()}
+                for row in self.worst
+            ],
+        }
+
+    def _causes(self) -> str:
+        rows = [["missing AP", "entities", "false positives", "share", "if repaired"]]
+        for finding in self.diagnosis.findings:
+            counts = [f"{finding.entities:,}", f"{finding.predictions:,}"]
+            gains = [_points(finding.share), f"+{_points(finding.gain)}"]
+            rows.append([str(finding.cause), *counts, *gains])
+        missing = _points(1 - self.diagnosis.AP)
+        return (
+            f"{table(rows)}\n(counts at IoU .50; the shares sum to the {missing} that are missing)"
+        )
+
+    def _recall(self) -> str:
+        rows = [["share of the image", "entities", "recall"]]
+        for row in self.sizes:
+            name = f"{100 * row.low:g}–{100 * row.high:g} %"
+            rows.append([name, f"{row.entities:,}", _points(row.recall)])
+        return table(rows)
+
+    def _images(self) -> str:
+        causes = ["merged", "split", "boundary", "missed", "spurious"]
+        rows = [["worst images", "PQ", "entities", "predicted", *causes]]
+        several = len({row.set_name for row in self.worst}) > 1
+        for row in self.worst:
+            name = f"{row.set_name}/{row.image_id}" if several else row.image_id
+            counts = [row.entities, row.predicted, *(getattr(row, cause) for cause in causes)]
+            rows.append([name, _points(row.PQ), *map(str, counts)])
+        return table(rows)
+
+
+def _points(fraction: float) -> str:
+    return "–" if math.isnan(fraction) else f"{100 * fraction:.1f}"
