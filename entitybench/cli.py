@@ -23,11 +23,15 @@ VERBS = {
     "convert": "Turn a source dataset into entity sets.",
     "validate": "Check an entity set against its format, pixel by pixel.",
     "eval": "Score predictions with AP_e.",
+    "train": "Train a baseline on entity sets.",
+    "predict": "Predict a set, or plain photographs, with a baseline.",
     "import": "Turn anybody's predictions into an entity set of predictions.",
-    "list": "List entity sets, or describe one.",
     "export": "Write an entity set in COCO's formats.",
-    "show": "Draw one image: photograph, truth, prediction, errors.",
+    "merge": "Join the parts of a set, or of a result, that shards wrote.",
+    "report": "Make the leaderboard: a page, tables and figures.",
     "worlds": "Generate small complete datasets in the original formats.",
+    "show": "Draw one image: photograph, truth, prediction, errors.",
+    "list": "List entity sets, or describe one.",
     "demo": "Run the whole path on generated scenes, with no data and no GPU.",
 }
 
