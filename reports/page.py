@@ -28,8 +28,9 @@ BREAKDOWN = {
     "by size": ("APs", "APm", "APl"),
     "recall": ("AR1", "AR10", "AR100"),
     "panoptic quality": ("PQ", "SQ", "RQ"),
-    "by origin": ("APthing", "APstuff"),
-    "boxes": ("APb",),
+    "things and stuff": ("APthing", "APstuff", "ARthing", "ARstuff"),
+    "boxes": ("APb", "APb50", "APb75"),
+    "before overlap was resolved": ("APoverlapping",),
 }
 """Scores of the breakdown tables, in groups; `–` where a result has none."""
 
@@ -99,6 +100,23 @@ class Content:
     galleries: tuple[Gallery, ...]
     warnings: tuple[str, ...]
     repeat: tuple[str, ...]
+
+    @property
+    def remarks(self) -> list[str]:
+        """All that stands between measured and published numbers, each once."""
+        told = [
+            (*found.obstacles, *map(_doubtful, found.cell.doubts)) for found in self.comparisons
+        ]
+        return list(dict.fromkeys(remark for remarks in told for remark in remarks))
+
+    def remark_numbers(self, found: Comparison) -> list[int]:
+        """Return the numbers, from 1, of the remarks that concern a comparison."""
+        own = {*found.obstacles, *map(_doubtful, found.cell.doubts)}
+        return [n for n, remark in enumerate(self.remarks, 1) if remark in own]
+
+
+def _doubtful(why: str) -> str:
+    return f"the published number is doubtful: {why}"
 
 
 def render(content: Content) -> str:

@@ -130,8 +130,12 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             trained_on=column.trained_on or self.trained_on,
             tested_on=row.tested_on or column.tested_on or self.tested_on,
             epochs=row.epochs or column.epochs or self.epochs,
-            doubts=tuple(d.why for d in self.doubts if d.concerns(row, column)),
+            doubts=self.doubts_of(row, column),
         )
+
+    def doubts_of(self, row: Row, column: Column) -> tuple[str, ...]:
+        """Return why the cell where they meet cannot be trusted; empty if it can."""
+        return tuple(doubt.why for doubt in self.doubts if doubt.concerns(row, column))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,8 @@ class PublishedCell:
         column = self.table.columns[self.column]
         place = f"{column.group} / {column.label}" if column.group else column.label
         row = " / ".join(self.table.rows[self.row].labels)
-        return f"{self.table.name}, column {place}, row {row}"
+        parts = [self.table.name, f"row {row}"]
+        return ", ".join([*parts, f"column {place}"] if len(self.table.columns) > 1 else parts)
 
 
 class Published(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import msgspec
 
 from entitybench.errors import ConflictError, MissingDataError
-from entitybench.metrics.accumulation import accumulate
-from entitybench.metrics.boxes import box_records
+from entitybench.metrics.breakdown import further_scores
 from entitybench.metrics.evaluation import Evaluation
-from entitybench.metrics.origins import has_origins, origin_columns
-from entitybench.metrics.panoptic_quality import panoptic_quality
-from entitybench.metrics.ranking import RankedColumn
 from entitybench.metrics.records import MatchRecords
-from entitybench.metrics.scores import summarize
 from entitybench.result import GroundTruthInfo, Result, Signatures, points_of, read_result
 
 RECORDS_SUFFIX = ".matches.npz"
@@ -113,20 +108,10 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def completed(run: Run) -> Run:
-    """Add the scores that the match records tell and the result file does not say.
-
-    Panoptic quality, box AP and AP by origin, wherever the records hold tables.
-    """
-    records = run.records
-    if records is None or records.tables is None:
+    """Add the scores that the match records tell and an older result file does not say."""
+    if run.records is None or "PQ" in run.result.scores:
         return run
-    more: dict[str, float] = dict(asdict(panoptic_quality(records)))
-    more["APb"] = summarize(accumulate(box_records(records))).AP
-    if has_origins(records):
-        for origin, column in origin_columns(records).items():
-            ranked = RankedColumn(records, column)
-            more[f"AP{origin}"] = float(ranked.average_precision().mean())
-    scores = points_of(more) | run.result.scores
+    scores = points_of(further_scores(run.records)) | run.result.scores
     return replace(run, result=msgspec.structs.replace(run.result, scores=scores))
 
 
@@ -200,7 +185,7 @@ def _pooled(parts: Sequence[Run], union: str) -> Run:
             "+".join(part.result.ground_truth.sha256 for part in parts),
         ),
         signature=Signatures(str(metric), first.signature.prediction),
-        scores=points_of(evaluation.scores.as_dict()),
+        scores=points_of(evaluation.all_scores()),
         counts=evaluation.counts.as_dict(),
         environment=first.environment,
         created=max(part.result.created for part in parts),
