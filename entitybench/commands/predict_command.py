@@ -16,6 +16,7 @@ from entitybench.commands.console import (
     jobs_option,
     json_option,
     overwrite_option,
+    progress,
     quiet_option,
     say,
 )
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     "--model",
     type=click.Path(path_type=Path),
     required=True,
-    help="A run's folder, or a checkpoint.",
+    help="A run's folder, a checkpoint, or felzenszwalb, slic or watershed.",
 )
 @click.option("--on", help="Whose images: a set's name or path, or `a+b`.")
 @click.option("--images", help="A folder of photographs; or with --on, where those of the set are.")
@@ -80,17 +81,26 @@ def command(
 
     With --on, writes one set of predictions per set into OUT, ready for `eval`. With --images
     alone, takes every photograph of a folder and draws its entities into OUT/panels. Interrupted,
-    the same command goes on.
+    the same command goes on. felzenszwalb, slic and watershed need no training and no GPU.
 
     \b
       entitybench predict --model runs/tiny --on coco_entity_val --out preds/tiny
       entitybench predict --model runs/tiny --images photos/ --out out/
+      entitybench predict --model felzenszwalb --on coco_entity_val --out preds/floor
     """
     from entitybench.registry import open_union
 
     if on is None and images is None:
         msg = "--on names an entity set, --images a folder of photographs: one is needed"
         raise click.UsageError(msg)
+    if _is_classical(model):
+        if on is None or changes:
+            msg = f"--model {model} needs --on, and has nothing to --set"
+            raise click.UsageError(msg)
+        settings: dict[str, Any] = {
+            "name": name, "images": images, "jobs": jobs, "overwrite": overwrite
+        }  # fmt: skip
+        return _say(_classical(model, open_union(on, data), out, settings, quiet), as_json, quiet)
     predictor, card, options = _load(model, changes, device)
     described = _described(name or _name(model), card)
     shared: dict[str, Any] = {
@@ -105,11 +115,35 @@ def command(
             _entity_set(predictor, truth, out, described, {**shared, "images": images}, quiet=quiet)
             for truth in open_union(on, data)
         ]
+    return _say(done, as_json, quiet)
+
+
+def _say(done: list[EntitySet], as_json: bool, quiet: bool) -> int:
     for made in done:
         say(f"{made.path}: {len(made)} images, {made.header.num_entities} entities", quiet=quiet)
     if as_json:
         emit({"sets": [{"path": str(s.path), "images": len(s)} for s in done]})
     return 0
+
+
+def _is_classical(model: Path) -> bool:
+    from entitybench.baselines.classical import CLASSICAL
+
+    return str(model) in CLASSICAL and not model.exists()
+
+
+def _classical(
+    model: Path, truths: list[EntitySet], out: Path, settings: dict[str, Any], quiet: bool
+) -> list[EntitySet]:
+    from entitybench.baselines.classical import predict_classical
+
+    def bar(images: Iterable[Any], total: int) -> Iterable[Any]:
+        return progress(images, total=total, unit="image", label=str(model), quiet=quiet)
+
+    return [
+        predict_classical(str(model), truth, out / truth.header.name, progress=bar, **settings)
+        for truth in truths
+    ]
 
 
 def _load(

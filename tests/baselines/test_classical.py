@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from entitybench.baselines.classical import CLASSICAL, predict_classical, segment
+from entitybench.commands.predict_command import command
 from entitybench.entity_set import EntitySet, open_path
 from entitybench.entity_writer import EntityWriter
 from entitybench.errors import FormatError, MissingDataError, UnknownNameError
@@ -135,3 +138,13 @@ def test_real_photographs_score_above_nothing(
         for path in (made.path, again.path)
     ]
     assert digests[0] == digests[1]
+
+
+def test_from_the_command_line(truth: EntitySet, capsys: pytest.CaptureFixture[str]) -> None:
+    out = truth.path.parent / "preds"
+    arguments = ["--model", "watershed", "--out", str(out), "-j", "1", "--json"]
+    assert command.main([*arguments, "--on", str(truth.path)], standalone_mode=False) == 0
+    (made,) = json.loads(capsys.readouterr().out)["sets"]
+    assert made == {"path": str(out / "toy"), "images": 2}
+    with pytest.raises(click.UsageError, match="--model watershed needs --on"):
+        command.main([*arguments, "--images", "photographs"], standalone_mode=False)
