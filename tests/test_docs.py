@@ -18,6 +18,7 @@ from entitybench.formats.coco_panoptic_export import write_coco_panoptic
 from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
 from tests.foreign_predictions import write_foreign_predictions
+from tests.small_releases import ade20k_full, bsds500, write
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,6 +57,18 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def add_releases(guide: Path, datasets: Path) -> None:
+    """Make the other releases that a guide speaks of."""
+    text = guide.read_text(encoding="utf-8")
+    for name in ("ade20k", "cityscapes"):
+        if f"~/datasets/{name} " in text:
+            make_world(datasets / name, name, train=2, val=3, size=64, seed=0)
+    if "~/datasets/ade20k-full " in text:
+        write(datasets / "ade20k-full", ade20k_full("ADE_val_00000001", [[401, 2978]], [[1, 255]]))
+    if "~/datasets/bsds500 " in text:
+        write(datasets / "bsds500", bsds500(12003, [np.ones((4, 6)), np.ones((4, 6))]))
+
+
 def arguments(line: str, home: Path) -> list[str]:
     """Split a line as a shell would, but for what the generated release names otherwise."""
     first = open_entity_set("coco_entity_val").ids[0]
@@ -65,6 +78,7 @@ def arguments(line: str, home: Path) -> list[str]:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
 def test_the_commands_of_a_guide_run(guide: Path, workplace: Path) -> None:
+    add_releases(guide, workplace / "datasets")
     for line in commands(guide):
         assert line.startswith("entitybench "), f"{guide.name}: who runs `{line}`?"
         assert main(arguments(line, workplace)) == 0, line
