@@ -30,7 +30,7 @@ from entitybench.registry import open_entity_set
 CLAIM = Claim("more", "a", "b")
 
 
-def mechanism(good: float, seed: int, images: int = 40) -> Mechanism:
+def mechanism(good: float, seed: int, images: int = 25) -> Mechanism:
     """A model that finds each of three entities with a given probability."""
     rng = np.random.default_rng(seed)
     truth = EntityMap.from_array(np.repeat([[1, 2, 3]], 4, axis=0))
@@ -71,7 +71,7 @@ def test_fewer_is_better_for_shared_pixels() -> None:
     many.counts[:, 1] *= 3
     found = judge(Claim("less", "a", "b", "claimed_twice"), "val", [few], [many])
     assert found.verdict == "supported"
-    assert few.numbers()["claimed_twice"] == pytest.approx(5 * 40 / few.counts[:, 0].sum())
+    assert few.numbers()["claimed_twice"] == pytest.approx(5 * 25 / few.counts[:, 0].sum())
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
@@ -124,9 +124,9 @@ def test_mechanism_counts_what_masks_share(world: Path, monkeypatch: pytest.Monk
 def test_the_ceiling_falls_with_the_stride(world: Path) -> None:
     truth = open_entity_set("coco_entity_val", world)
     data = Data(test_short_side=64, longest=128)
-    scores = [ceiling(truth, data, stride).AP for stride in (1, 2, 4, 8)]
-    assert scores == sorted(scores, reverse=True)
-    assert scores[0] > scores[3]
+    scores = [ceiling(truth, data, stride).AP for stride in (1, 2, 4)]
+    assert scores[0] == max(scores)
+    assert scores[0] > 2 * scores[2]  # most entities here are a few pixels wide
 
 
 def test_speed_runs_on_a_cpu() -> None:
