@@ -1070,7 +1070,7 @@ WITH_POPCNT static int match_images_popcnt(Evaluator *evaluator, const Masks *ma
 static bool has_popcnt(void)
 {
     return __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2");
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2"); /* and so lzcnt */
 }
 #endif
 
@@ -1152,6 +1152,35 @@ INLINED int match_sorted_runs(Evaluator *evaluator, const size_t *ends, const do
             return NO_MEMORY;
     }
     return finish_matching(matcher, truth, rules, records, ranked) ? OK : NO_MEMORY;
+}
+
+static int match_sorted_plain(Evaluator *evaluator, const size_t *ends, const double *scores,
+                              size_t count, const Truth *truth, const Rules *rules,
+                              Records *records, int64_t *num_empty)
+{
+    return match_sorted_runs(evaluator, ends, scores, count, truth, rules, records, num_empty);
+}
+
+#ifdef HAS_POPCNT_VARIANT
+WITH_POPCNT static int match_sorted_popcnt(Evaluator *evaluator, const size_t *ends,
+                                           const double *scores, size_t count, const Truth *truth,
+                                           const Rules *rules, Records *records,
+                                           int64_t *num_empty)
+{
+    return match_sorted_runs(evaluator, ends, scores, count, truth, rules, records, num_empty);
+}
+#endif
+
+static int match_sorted_here(Evaluator *evaluator, const size_t *ends, const double *scores,
+                             size_t count, const Truth *truth, const Rules *rules,
+                             Records *records, int64_t *num_empty)
+{
+#ifdef HAS_POPCNT_VARIANT
+    if (has_popcnt())
+        return match_sorted_popcnt(evaluator, ends, scores, count, truth, rules, records,
+                                   num_empty);
+#endif
+    return match_sorted_plain(evaluator, ends, scores, count, truth, rules, records, num_empty);
 }
 
 /* ---- contingency ---- */
@@ -2770,7 +2799,7 @@ static PyObject *py_match_runs(PyObject *module, PyObject *arguments)
                                    (uint64_t)pixels, (uint32_t)count))
             status = NO_MEMORY;
         if (!status)
-            status = match_sorted_runs(&evaluator, ends.at, lent[6].view.buf, count, &truth, &rules,
+            status = match_sorted_here(&evaluator, ends.at, lent[6].view.buf, count, &truth, &rules,
                                        &records, &num_empty);
         free(ends.at);
         free_evaluator(&evaluator);
