@@ -18,6 +18,9 @@ from entitybench.errors import FormatError, MissingDataError
 _LOCAL = re.compile(r"local:([1-9]\d{0,4})")
 _ADDRESS = re.compile(r"(tcp|tls|ws|wss|ucx)://\S+")
 _PATIENCE = "30s"  # until a scheduler has answered
+# Dask waits for ever for new workers where the last has died: right for a cluster that grows,
+# a hang where nobody will start another
+_DESERTED = {"distributed.scheduler.no-workers-timeout": "60s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,10 @@ def open_cluster(address: str) -> Iterator[Cluster]:
         with _connect(distributed, address) as client:
             yield _of(client)
         return
+    import dask
+
     with (
+        dask.config.set(_DESERTED),
         distributed.LocalCluster(
             n_workers=int(local[1]), threads_per_worker=1, dashboard_address=None
         ) as cluster,

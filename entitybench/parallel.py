@@ -172,8 +172,9 @@ class _Conveyor(Generic[_T, _R]):
 
 def _deaths() -> tuple[type[Exception], ...]:
     """Return how executors tell the death of a worker: Dask, where it is in use, in its own way."""
-    dask = sys.modules.get("distributed")
-    return (BrokenExecutor, CancelledError, *([dask.KilledWorker] if dask else []))
+    dask = sys.modules.get("distributed.scheduler")
+    own = (dask.KilledWorker, dask.NoWorkerError) if dask else ()
+    return (BrokenExecutor, CancelledError, *own)
 
 
 def _told(
