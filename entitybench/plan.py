@@ -1,0 +1,480 @@
+"""Plans: methods × training sets × test sets × seeds, as steps that resume.
+
+A plan is a TOML file. Each step is one command line of entitybench, so that a plan does nothing
+that a person could not do by hand. A step that was done with the same choices on the same data
+is skipped; one that fails stops only the steps that need it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from entitybench.entity_set import decode
+from entitybench.errors import FormatError, MissingDataError, UnknownNameError
+from entitybench.registry import known_sets, open_entity_set
+from entitybench.whole_file import write_whole
+
+Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
+SetName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
+Kind = Literal["worlds", "convert", "train", "predict", "eval"]
+Execute = Callable[[Sequence[str]], None]
+"""Runs one command line of entitybench, without the program's name; raises if it fails."""
+
+
+class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A world to generate and convert before all else."""
+
+    world: Literal["coco", "ade20k", "cityscapes"]
+    train: Annotated[int, msgspec.Meta(ge=0)]
+    val: Annotated[int, msgspec.Meta(ge=1)]
+    size: Annotated[int, msgspec.Meta(ge=32)] = 128
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+
+class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One row of methods: a model to train, one that needs none, or other people's truth.
+
+    Attributes:
+        name: As the leaderboard shows it.
+        config: Configuration to train; none for a method that is not trained.
+        family: Of the model.
+        changes: Changes to the configuration, `key=value`.
+        steps: Instead of the configuration's.
+        epochs: Instead of steps.
+        predict: Changes at prediction, `key=value`.
+        classical: Name of a method without training, as `predict --model` takes it.
+        truth: Test set → the entity set that is scored as if it were predictions.
+        train_on: Training sets, instead of the plan's.
+        test_on: Test sets, instead of the plan's.
+        seeds: Instead of the plan's.
+        minutes: What one training takes, for the estimate of `--dry-run`.
+    """
+
+    name: Name
+    config: str = ""
+    family: str = "entity"
+    changes: tuple[str, ...] = ()
+    steps: int | None = None
+    epochs: float | None = None
+    predict: tuple[str, ...] = ()
+    classical: str = ""
+    truth: dict[SetName, SetName] = {}
+    train_on: tuple[SetName, ...] | None = None
+    test_on: tuple[SetName, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    minutes: float | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to train, on what, and what to test it on.
+
+    Attributes:
+        title: At the head of the report.
+        about: What it is for, and what it needs.
+        methods: At least one.
+        train_on: Training sets; `a+b` trains on both.
+        test_on: Test sets.
+        worlds: Made first; the plan then has data of its own.
+        seeds: Each training is done with each.
+        protocol: Of the evaluation.
+        resamples: Of the report's bootstrap.
+    """
+
+    title: str
+    about: str
+    methods: Annotated[tuple[Method, ...], msgspec.Meta(min_length=1)]
+    test_on: Annotated[tuple[SetName, ...], msgspec.Meta(min_length=1)]
+    train_on: tuple[SetName, ...] = ()
+    worlds: tuple[World, ...] = ()
+    seeds: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)] = (0,)
+    protocol: Literal["strict", "official"] = "strict"
+    resamples: Annotated[int, msgspec.Meta(ge=0)] = 1000
+
+
+def shipped_plans() -> list[str]:
+    """Return the names of the plans that come with entitybench."""
+    folder = files("entitybench").joinpath("plans")
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith("toml"))
+
+
+def load_plan(name_or_path: str) -> Plan:
+    """Read a plan: a file, or one that comes with entitybench.
+
+    Raises:
+        UnknownNameError: Neither.
+        FormatError: The file is no plan, or contradicts itself; tells where.
+    """
+    path = Path(name_or_path)
+    if path.is_file():
+        return read_plan(path.read_text(encoding="utf-8"), name_or_path)
+    if name_or_path not in shipped_plans():
+        kind, hint = "plan", "a plan is a TOML file, or one of those above"
+        raise UnknownNameError.of(kind, name_or_path, shipped_plans(), hint)
+    shipped = files("entitybench").joinpath("plans", f"{name_or_path}.toml")
+    return read_plan(shipped.read_text(encoding="utf-8"), name_or_path)
+
+
+def read_plan(text: str, place: str) -> Plan:
+    """Read a plan from its text.
+
+    Raises:
+        FormatError: The text is no plan, or contradicts itself.
+    """
+    try:
+        plan = msgspec.convert(tomllib.loads(text), Plan)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        msg = f"not a plan: {error}"
+        raise FormatError(msg, where=place) from error
+    for method in plan.methods:
+        ways = [bool(method.config), bool(method.classical), bool(method.truth)]
+        if sum(ways) != 1:
+            msg = f"method `{method.name}` needs one of `config`, `classical` and `truth`"
+            raise FormatError(msg, where=place)
+        if method.config and not (plan.train_on if method.train_on is None else method.train_on):
+            msg = f"method `{method.name}` is to be trained, on nothing"
+            raise FormatError(msg, where=place, hint="`train_on` lists entity sets")
+    if len({method.name for method in plan.methods}) < len(plan.methods):
+        msg = "two methods have one name"
+        raise FormatError(msg, where=place)
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a plan reads and writes.
+
+    Attributes:
+        out: Everything that the plan makes.
+        data: Where entity sets are looked up, and those of worlds are made.
+        jobs: Processes within a step.
+        overwrite: Replace what was made with other choices.
+    """
+
+    out: Path
+    data: Path
+    jobs: int = 1
+    overwrite: bool = False
+
+    @property
+    def results(self) -> Path:
+        """The folder for `report`."""
+        return self.out / "results"
+
+    @property
+    def preds(self) -> Path:
+        """The folder with `<model>/<test set>`."""
+        return self.out / "preds"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command line.
+
+    Attributes:
+        id: Unique in the plan, safe as a file name.
+        kind: Its verb.
+        arguments: What follows `entitybench`, without what does not change the outcome.
+        output: What is there once it is done.
+        needs: Ids of the steps before it.
+        reads: Entity sets that it reads.
+        minutes: What the plan says it takes.
+    """
+
+    id: str
+    kind: Kind
+    arguments: tuple[str, ...]
+    output: Path
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    minutes: float | None = None
+
+    def command(self, place: Place) -> list[str]:
+        """Return the whole command line."""
+        more = ["--jobs", str(place.jobs), "--quiet"]
+        may_replace = place.overwrite and self.kind in {"convert", "train", "predict"}
+        return [*self.arguments, *more, *(["--overwrite"] if may_replace else [])]
+
+
+def steps_of(plan: Plan, place: Place) -> list[Step]:
+    """Return the steps of a plan, each behind those that it needs."""
+    steps = [step for world in plan.worlds for step in _world_steps(world, place)]
+    made = tuple(step.id for step in steps if step.kind == "convert")
+    for method in plan.methods:
+        if method.truth:
+            steps += _truth_steps(plan, method, place, made)
+        elif method.classical:
+            steps += _tests(plan, method, method.name, method.classical, made, place)
+        else:
+            steps += _training_steps(plan, method, place, made)
+    return steps
+
+
+def _world_steps(world: World, place: Place) -> Iterator[Step]:
+    folder = place.out / "worlds" / world.world
+    counts = [f"--{k}={getattr(world, k)}" for k in ("train", "val", "size", "seed")]
+    make = Step(
+        f"worlds-{world.world}",
+        "worlds",
+        ("worlds", "make", str(folder), "--world", world.world, *counts),
+        folder,
+    )
+    yield make
+    splits = [s for s, count in (("train", world.train), ("val", world.val)) if count]
+    names = [f"{world.world}_entity_{split}" for split in splits]
+    yield Step(
+        f"convert-{world.world}",
+        "convert",
+        (
+            *("convert", world.world, "--source", str(folder), "--out", str(place.data)),
+            *(option for split in splits for option in ("--split", split)),
+        ),
+        place.data / names[-1],
+        (make.id,),
+    )
+
+
+def _training_steps(
+    plan: Plan, method: Method, place: Place, made: tuple[str, ...]
+) -> Iterator[Step]:
+    seeds = plan.seeds if method.seeds is None else method.seeds
+    for training in plan.train_on if method.train_on is None else method.train_on:
+        for seed in seeds:
+            name = f"{method.name}@{training}" + (f"#{seed}" if len(seeds) > 1 else "")
+            folder = place.out / "runs" / name
+            train = Step(
+                f"train-{name}",
+                "train",
+                (
+                    *("train", "--model", method.family, "--config", method.config),
+                    *("--on", training, "--data", str(place.data), "--out", str(folder)),
+                    *(option for change in method.changes for option in ("--set", change)),
+                    *([] if method.steps is None else ["--steps", str(method.steps)]),
+                    *([] if method.epochs is None else ["--epochs", f"{method.epochs:g}"]),
+                    *("--seed", str(seed)),
+                ),
+                folder / "model.safetensors",
+                made,
+                tuple(training.split("+")),
+                method.minutes,
+            )
+            yield train
+            yield from _tests(plan, method, name, str(folder), (train.id,), place)
+
+
+def _tests(
+    plan: Plan, method: Method, name: str, model: str, needs: tuple[str, ...], place: Place
+) -> Iterator[Step]:
+    """Yield prediction and evaluation on every test set."""
+    for test in plan.test_on if method.test_on is None else method.test_on:
+        folder = place.preds / name
+        predict = Step(
+            f"predict-{name}-{test}",
+            "predict",
+            (
+                *("predict", "--model", model, "--on", test, "--data", str(place.data)),
+                *("--out", str(folder), "--name", name),
+                *(option for change in method.predict for option in ("--set", change)),
+            ),
+            folder / test / "entity_set.json",
+            needs,
+            (test,),
+        )
+        yield predict
+        yield _evaluation(plan, name, test, str(folder), (predict.id,), place)
+
+
+def _truth_steps(plan: Plan, method: Method, place: Place, made: tuple[str, ...]) -> Iterator[Step]:
+    for test, other in method.truth.items():
+        step = _evaluation(plan, method.name, test, str(place.data / other), made, place)
+        yield replace(step, reads=(test, other))
+
+
+def _evaluation(
+    plan: Plan, name: str, test: str, predictions: str, needs: tuple[str, ...], place: Place
+) -> Step:
+    output = place.results / name / f"{test}.json"
+    return Step(
+        f"eval-{name}-{test}",
+        "eval",
+        (
+            *("eval", predictions, "--gt", test, "--data", str(place.data), "--out", str(output)),
+            *("--model", name, "--protocol", plan.protocol),
+        ),
+        output,
+        needs,
+        (test,),
+    )
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+class Stamp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is kept of a step that is done: its fingerprint, and how long it took."""
+
+    fingerprint: str
+    seconds: float
+
+
+State = Literal["done", "made", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a step.
+
+    Attributes:
+        step: The step.
+        state: `done` before, `made` now, `failed`, or `skipped` as one that it needs failed.
+        seconds: How long it took, now or then.
+        error: Why it failed.
+    """
+
+    step: Step
+    state: State
+    seconds: float | None = None
+    error: str = ""
+
+
+def run_plan(steps: Sequence[Step], place: Place, execute: Execute) -> Iterator[Outcome]:
+    """Run the steps in order, skip what is done, and go on past failures.
+
+    Args:
+        steps: From `steps_of`.
+        place: Where.
+        execute: Runs one command line.
+
+    Yields:
+        One outcome per step, as it comes.
+    """
+    fingerprints: dict[str, str] = {}
+    broken: set[str] = set()
+    for step in steps:
+        if broken.intersection(step.needs):
+            broken.add(step.id)
+            yield Outcome(step, "skipped")
+            continue
+        outcome = _run(step, place, execute, fingerprints)
+        if outcome.state == "failed":
+            broken.add(step.id)
+        yield outcome
+
+
+def _run(step: Step, place: Place, execute: Execute, fingerprints: dict[str, str]) -> Outcome:
+    began = time.monotonic()
+    try:
+        fingerprint = fingerprint_of(step, place, fingerprints)
+        fingerprints[step.id] = fingerprint
+        stamp = _stamp(step, place)
+        if stamp is not None and stamp.fingerprint == fingerprint and step.output.exists():
+            return Outcome(step, "done", stamp.seconds)
+        execute(step.command(place))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this step's alone
+        return Outcome(step, "failed", error=str(error) or type(error).__name__)
+    seconds = round(time.monotonic() - began, 3)
+    path = _stamp_path(step, place)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, msgspec.json.encode(Stamp(fingerprint, seconds)))
+    return Outcome(step, "made", seconds)
+
+
+def fingerprint_of(step: Step, place: Place, before: Mapping[str, str]) -> str:
+    """Return a digest of all that decides what a step makes.
+
+    Args:
+        step: The step.
+        place: Where sets are looked up.
+        before: Fingerprints of the steps that it needs.
+
+    Raises:
+        MissingDataError: It reads a set that is not there.
+    """
+    known = known_sets(place.data)
+    absent = [name for name in step.reads if name not in known]
+    if absent:
+        msg = f"no entity set `{absent[0]}` in `{place.data}`"
+        raise MissingDataError(msg, hint=f"`entitybench convert {absent[0].partition('_')[0]}`")
+    sets = [open_entity_set(known[name]).header.content_hash for name in step.reads]
+    needed = [before[name] for name in step.needs]
+    text = json.dumps([step.arguments, needed, sets])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _stamp_path(step: Step, place: Place) -> Path:
+    return place.out / "steps" / f"{step.id}.json"
+
+
+def _stamp(step: Step, place: Place) -> Stamp | None:
+    path = _stamp_path(step, place)
+    return decode(path.read_bytes(), Stamp, str(path)) if path.exists() else None
+
+
+# --- looking ahead -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What is ahead of a step.
+
+    Attributes:
+        step: The step.
+        is_done: Whether it would be skipped.
+        seconds: What it will take, 0 if it is done; None if nobody knows.
+    """
+
+    step: Step
+    is_done: bool
+    seconds: float | None
+
+
+def forecast(steps: Sequence[Step], place: Place) -> list[Forecast]:
+    """Tell what would be done, and how long it would take.
+
+    A step that ran before takes as long again; others as long as steps of their kind and
+    method took on average; else what the plan says.
+    """
+    fingerprints: dict[str, str] = {}
+    taken: dict[tuple[str, str], list[float]] = {}
+    seen: list[tuple[Step, bool]] = []
+    for step in steps:
+        stamp = _stamp(step, place)
+        is_done = _is_done(step, place, stamp, fingerprints)
+        if stamp is not None:
+            taken.setdefault(_likeness(step), []).append(stamp.seconds)
+        seen.append((step, is_done))
+    return [Forecast(s, done, 0.0 if done else _guess(s, taken)) for s, done in seen]
+
+
+def _is_done(step: Step, place: Place, stamp: Stamp | None, fingerprints: dict[str, str]) -> bool:
+    if not set(step.needs) <= set(fingerprints):
+        return False
+    try:
+        fingerprint = fingerprint_of(step, place, fingerprints)
+    except MissingDataError:
+        return False
+    if stamp is None or stamp.fingerprint != fingerprint or not step.output.exists():
+        return False
+    fingerprints[step.id] = fingerprint
+    return True
+
+
+def _likeness(step: Step) -> tuple[str, str]:
+    """Return what steps of about the same length share: kind and method."""
+    return step.kind, step.id.partition("-")[2].partition("@")[0]
+
+
+def _guess(step: Step, taken: Mapping[tuple[str, str], Sequence[float]]) -> float | None:
+    like = taken.get(_likeness(step))
+    if like:
+        return sum(like) / len(like)
+    return None if step.minutes is None else 60 * step.minutes

@@ -1,0 +1,305 @@
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from entitybench.commands import run_command
+from entitybench.entity_map import EntityMap
+from entitybench.entity_writer import EntityWriter
+from entitybench.errors import EntityBenchError, FormatError, UnknownNameError
+from entitybench.plan import (
+    Place,
+    Step,
+    forecast,
+    load_plan,
+    read_plan,
+    run_plan,
+    shipped_plans,
+    steps_of,
+)
+
+TEXT = """
+title = "t"
+about = "a"
+train_on = ["x_entity_train", "x_entity_train+y_entity_train"]
+test_on = ["x_entity_val"]
+seeds = [0, 1]
+
+[[methods]]
+name = "small"
+config = "tiny"
+changes = ["schedule.rate=0.1"]
+steps = 5
+
+[[methods]]
+name = "floor"
+classical = "slic"
+
+[[methods]]
+name = "human"
+[methods.truth]
+x_entity_val = "other_human"
+"""
+SETS = ("x_entity_train", "y_entity_train", "x_entity_val", "other_human")
+
+
+def write_set(data: Path, name: str, ids: str = "11") -> None:
+    with EntityWriter(data / name, kind="ground_truth", name=name, overwrite=True) as writer:
+        writer.add("1", EntityMap.from_array([[int(c) for c in ids]]))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    for name in SETS:
+        write_set(tmp_path / "data", name)
+    return Place(tmp_path / "out", tmp_path / "data", jobs=3)
+
+
+class Recorder:
+    """Stands in for the command line: writes what a step promises, or fails where told."""
+
+    def __init__(self, steps: Sequence[Step], place: Place) -> None:
+        self.outputs = {tuple(step.command(place)): step.output for step in steps}
+        self.ran: list[tuple[str, ...]] = []
+        self.failing = ""
+
+    def __call__(self, arguments: Sequence[str]) -> None:
+        self.ran.append(tuple(arguments))
+        if self.failing and self.failing in " ".join(arguments):
+            msg = "out of memory"
+            raise RuntimeError(msg)
+        output = self.outputs[tuple(arguments)]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text("made")
+
+
+def states(steps: Sequence[Step], place: Place, run: Recorder) -> dict[str, str]:
+    return {outcome.step.id: outcome.state for outcome in run_plan(steps, place, run)}
+
+
+def test_methods_trainings_tests_and_seeds_are_multiplied(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+    kinds = [step.kind for step in steps]
+    # 2 trainings × 2 seeds, each trained, predicted and scored; one classical; one human
+    assert {k: kinds.count(k) for k in set(kinds)} == {"train": 4, "predict": 5, "eval": 6}
+    seen: set[str] = set()
+    for step in steps:
+        assert set(step.needs) <= seen
+        seen.add(step.id)
+
+
+def test_a_step_is_a_command_that_a_person_could_type(place: Place) -> None:
+    steps = {step.id: step for step in steps_of(read_plan(TEXT, "p"), place)}
+    name = "small@x_entity_train#1"
+    data, out = place.data, place.out
+    assert " ".join(steps[f"train-{name}"].command(place)) == (
+        f"train --model entity --config tiny --on x_entity_train --data {data} "
+        f"--out {out}/runs/{name} --set schedule.rate=0.1 --steps 5 --seed 1 --jobs 3 --quiet"
+    )
+    assert " ".join(steps[f"predict-{name}-x_entity_val"].command(place)) == (
+        f"predict --model {out}/runs/{name} --on x_entity_val --data {data} "
+        f"--out {out}/preds/{name} --name {name} --jobs 3 --quiet"
+    )
+    assert " ".join(steps[f"eval-{name}-x_entity_val"].command(place)) == (
+        f"eval {out}/preds/{name} --gt x_entity_val --data {data} "
+        f"--out {out}/results/{name}/x_entity_val.json --model {name} --protocol strict "
+        "--jobs 3 --quiet"
+    )
+    assert steps["predict-floor-x_entity_val"].arguments[:3] == ("predict", "--model", "slic")
+    assert steps["eval-human-x_entity_val"].arguments[1] == str(data / "other_human")
+
+
+def test_worlds_come_first_and_everything_needs_them(tmp_path: Path) -> None:
+    text = TEXT.replace(
+        "[[methods]]", '[[worlds]]\nworld = "coco"\ntrain = 2\nval = 1\n[[methods]]', 1
+    )
+    steps = steps_of(read_plan(text, "p"), Place(tmp_path, tmp_path / "data"))
+    assert [step.kind for step in steps[:2]] == ["worlds", "convert"]
+    first = {step.id for step in steps[:2]}
+    assert all(first & set(step.needs) or step.kind in {"predict", "eval"} for step in steps[1:])
+
+
+def test_what_is_done_is_skipped(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+    run = Recorder(steps, place)
+    assert set(states(steps, place, run).values()) == {"made"}
+    assert len(run.ran) == len(steps)
+    assert set(states(steps, place, run).values()) == {"done"}
+    assert len(run.ran) == len(steps)
+
+
+def test_a_lost_output_is_made_again(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+    run = Recorder(steps, place)
+    states(steps, place, run)
+    steps[2].output.unlink()
+    again = states(steps, place, run)
+    assert [name for name, state in again.items() if state == "made"] == [steps[2].id]
+
+
+def test_other_choices_or_other_data_are_another_step(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+    run = Recorder(steps, place)
+    states(steps, place, run)
+    changed = steps_of(read_plan(TEXT.replace("0.1", "0.2"), "p"), place)
+    rerun = Recorder(changed, place)
+    made = {name for name, state in states(changed, place, rerun).items() if state == "made"}
+    assert made == {step.id for step in changed if "small@" in step.id}
+    write_set(place.data, "y_entity_train", "12")
+    joint = {n for n, s in states(changed, place, rerun).items() if s == "made"}
+    assert joint == {step.id for step in changed if "y_entity_train" in step.id}
+
+
+def test_a_failure_stops_only_what_needs_it(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+    run = Recorder(steps, place)
+    run.failing = "train --model entity --config tiny --on x_entity_train --data"
+    outcomes = list(run_plan(steps, place, run))
+    failed = [o for o in outcomes if o.state == "failed"]
+    assert [o.step.id for o in failed] == [f"train-small@x_entity_train#{n}" for n in (0, 1)]
+    assert {o.error for o in failed} == {"out of memory"}
+    assert sum(o.state == "skipped" for o in outcomes) == 4
+    assert sum(o.state == "made" for o in outcomes) == len(steps) - 6
+    run.failing = ""
+    assert sorted(set(states(steps, place, run).values())) == ["done", "made"]
+
+
+def test_a_missing_set_is_the_step_s_own_failure(place: Place) -> None:
+    text = TEXT.replace('["x_entity_val"]', '["x_entity_val", "gone_entity_val"]')
+    steps = steps_of(read_plan(text, "p"), place)
+    outcomes = list(run_plan(steps, place, Recorder(steps, place)))
+    wrong = {o.step.id for o in outcomes if o.state != "made"}
+    assert wrong == {step.id for step in steps if "gone" in step.id}
+    assert any("entitybench convert gone" in o.error for o in outcomes)
+
+
+def test_an_interrupt_is_no_failure(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+
+    def interrupted(_: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(run_plan(steps, place, interrupted))
+
+
+def test_the_forecast_learns_from_what_ran(place: Place) -> None:
+    plan = read_plan(TEXT.replace("steps = 5", "steps = 5\nminutes = 2"), "p")
+    steps = steps_of(plan, place)
+    before = {f.step.id: f for f in forecast(steps, place)}
+    assert before["train-small@x_entity_train#0"].seconds == 120
+    assert before["eval-small@x_entity_train#0-x_entity_val"].seconds is None
+    list(run_plan(steps[:3], place, Recorder(steps, place)))  # one training, scored
+    after = {f.step.id: f for f in forecast(steps, place)}
+    assert [f.is_done for f in after.values()][:4] == [True, True, True, False]
+    assert after["train-small@x_entity_train#0"].seconds == 0
+    learned = after["train-small@x_entity_train#1"].seconds
+    assert learned is not None
+    assert learned < 60
+    assert after["eval-small@x_entity_train#1-x_entity_val"].seconds is not None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('classical = "slic"', "", "needs one of"),
+        ('classical = "slic"', 'classical = "slic"\nconfig = "tiny"', "needs one of"),
+        ('name = "floor"', 'name = "small"', "one name"),
+        ('name = "floor"', 'name = "../floor"', "name"),
+        ('train_on = ["x_entity_train", "x_entity_train+y_entity_train"]', "", "on nothing"),
+        ("seeds = [0, 1]", "seed = 0", "seed"),
+        ('title = "t"', "title = ", "not a plan"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(before: str, after: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_plan(TEXT.replace(before, after), "p.toml")
+
+
+@pytest.mark.parametrize("name", shipped_plans())
+def test_shipped_plans_are_whole(name: str, tmp_path: Path) -> None:
+    plan = load_plan(name)
+    steps = steps_of(plan, Place(tmp_path, tmp_path / "data"))
+    assert len({step.id for step in steps}) == len(steps)
+    configs = Path(run_command.__file__).parents[1] / "baselines" / "entity" / "configs"
+    assert {m.config for m in plan.methods if m.config} <= {p.stem for p in configs.glob("*.toml")}
+
+
+def test_all_the_plans_are_shipped() -> None:
+    assert shipped_plans() == ["bsds500", "demo", "paper-coco-ade20k", "worlds-cpu", "worlds-gpu"]
+    with pytest.raises(UnknownNameError, match="demo"):
+        load_plan("dmeo")
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def invoke(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(run_command.command, list(arguments), standalone_mode=False)
+    if done.exception:
+        raise done.exception
+    return done.return_value, done.stdout, done.stderr
+
+
+def test_a_dry_run_shows_commands_and_makes_nothing(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "plan.toml").write_text(TEXT)
+    given = [str(tmp_path / "plan.toml"), "--out", str(place.out), "--data", str(place.data)]
+    code, said, _ = invoke(*given, "--dry-run")
+    assert code == 0
+    assert "15 steps, 15 to do" in said
+    assert "entitybench train --model entity" in said
+    assert not place.out.exists()
+    told = json.loads(invoke(*given, "--dry-run", "--json")[1])
+    assert (len(told["steps"]), told["unknown"]) == (15, 15)
+
+
+def test_failures_are_told_and_exit_with_2(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Sequence[str]) -> None:
+        msg = "no photograph"
+        raise EntityBenchError(msg)
+
+    monkeypatch.setattr(run_command, "execute", fail)
+    (tmp_path / "plan.toml").write_text(TEXT)
+    given = [str(tmp_path / "plan.toml"), "--out", str(place.out), "--data", str(place.data)]
+    code, _, told = invoke(*given)
+    assert code == 2
+    assert "predict-floor-x_entity_val failed: no photograph" in told
+    assert "0 steps made, 0 done before, 6 failed, 9 skipped" in told
+
+
+@pytest.mark.slow
+def test_a_plan_from_worlds_to_page(tmp_path: Path) -> None:
+    """Real steps: a world, two methods without training and one trained for three steps."""
+    (tmp_path / "plan.toml").write_text(
+        """
+        title = "Small"
+        about = "A test."
+        train_on = ["coco_entity_train"]
+        test_on = ["coco_entity_val"]
+        resamples = 10
+        [[worlds]]
+        world = "coco"
+        train = 8
+        val = 3
+        size = 64
+        [[methods]]
+        name = "tiny"
+        config = "tiny"
+        changes = ["schedule.batch=2"]
+        steps = 3
+        [[methods]]
+        name = "floor"
+        classical = "slic"
+        """
+    )
+    given = [str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    code, _, told = invoke(*given)
+    assert code == 0, told
+    page = (tmp_path / "out" / "report" / "index.html").read_text(encoding="utf-8")
+    assert "tiny" in page
+    assert "floor" in page
+    assert "0 steps made, 7 done before" in invoke(*given)[2]
