@@ -257,7 +257,9 @@ class _Engine:
 
 def _tasks(images: Sequence[ImageT], plan: SetPlan[ImageT]) -> list[_Task]:
     folder = plan.photographs
-    there = set(plan.tree.names(folder)) if folder else set()
+    if not folder:
+        return [_Task(image, None) for image in images]
+    there = set(plan.tree.names(folder))
     names = [plain_name(f"{folder}/{image.file_name}") for image in images]  # `.` is the top
     return [
         _Task(image, name if name in there else None)
