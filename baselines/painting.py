@@ -120,7 +120,7 @@ def _enlarged(
     """Yield the first slot and the `(k, H, W)` probabilities of a few masks at a time."""
     masks = candidates.masks[number]
     rows, columns = (
-        torch.from_numpy(enlargement(cells, candidates.stride, inner, outer)).to(masks.device)
+        _on_device(cells, candidates.stride, inner, outer, masks.device)
         for cells, inner, outer in zip(masks.shape[1:], on_canvas, size, strict=True)
     )
     for first in range(0, len(masks), _AT_ONCE):
@@ -129,6 +129,10 @@ def _enlarged(
 
 
 @lru_cache(maxsize=256)
+def _on_device(cells: int, stride: int, inner: int, outer: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(enlargement(cells, stride, inner, outer)).to(device)
+
+
 def enlargement(cells: int, stride: int, inner: int, outer: int) -> NDArray[np.float32]:
     """Return the `(outer, cells)` matrix from mask cells to the photograph along one side.
 

@@ -35,17 +35,19 @@ class Backbone(nn.Module):
 
     Args:
         config: Which, and what of it is trained.
+        first_level: Level of the first map that is used, 2 or 3. A norm that belongs to an
+            unused map is not trained: several processes wait for every gradient.
 
     Attributes:
         channels: Of the four maps.
         body: The network itself; its parameter names are those of its library.
     """
 
-    def __init__(self, config: BackboneConfig) -> None:
+    def __init__(self, config: BackboneConfig, first_level: int = 2) -> None:
         super().__init__()
         self._norms_frozen = config.frozen_norm
         self.body, self.channels, self._maps = _build(config)
-        for module in _frozen(self.body, config):
+        for module in _untrained(self.body, config, first_level):
             module.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -146,7 +148,7 @@ def _lite0(*, pretrained: bool) -> nn.Module:
 
 
 def _lite0_maps(body: Any, pixels: Tensor) -> list[Tensor]:
-    features = body._relu(body._bn0(body._conv_stem(pixels)))
+    features = body._swish(body._bn0(body._conv_stem(pixels)))
     maps = []
     for number, block in enumerate(body._blocks):
         features = block(features)
@@ -159,8 +161,12 @@ def _batch_norms(body: nn.Module) -> Iterator[nn.Module]:
     return (module for module in body.modules() if isinstance(module, nn.BatchNorm2d))
 
 
-def _frozen(body: Any, config: BackboneConfig) -> Iterator[nn.Module]:
-    """Yield the parts that are not trained: early stages of a ResNet, and frozen norms."""
+def _untrained(body: Any, config: BackboneConfig, first_level: int) -> Iterator[nn.Module]:
+    """Yield the parts that are not trained: early stages of a ResNet, frozen and unused norms."""
+    if config.name in _SWINS:
+        yield body.swin.layernorm
+        for stage in _STAGES[: first_level - 2]:
+            yield body.hidden_states_norms[stage]
     if config.name.startswith("r"):
         parts = [body.embedder, *body.encoder.stages]
         yield from parts[: config.frozen_stages]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -28,10 +28,11 @@ class Grid:
     lengths: tuple[int, ...]
 
 
+@lru_cache(maxsize=64)
 def make_grid(
-    shapes: Sequence[tuple[int, int]], first_level: int, sizes: float, device: torch.device
+    shapes: tuple[tuple[int, int], ...], first_level: int, sizes: float, device: torch.device
 ) -> Grid:
-    """Lay out the locations.
+    """Lay out the locations; kept, so that nothing is uploaded in a step.
 
     Args:
         shapes: Height and width of each level's map.

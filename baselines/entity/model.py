@@ -52,7 +52,7 @@ class EntityModel(BaselineModel):
     def __init__(self, config: EntityConfig, num_classes: int = 1) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config.backbone)
+        self.backbone = Backbone(config.backbone, config.pyramid.lowest)
         self.pyramid = Pyramid(self.backbone.channels, config.pyramid)
         self._levels = range(config.head.first_level, config.pyramid.highest + 1)
         channels, mask = config.pyramid.channels, config.mask
@@ -60,7 +60,6 @@ class EntityModel(BaselineModel):
         self.head = Head(channels, len(self._levels), num_classes, kernels, config.head)
         self.mask_branch = MaskBranch(channels, mask) if mask.enabled else None
         self.mask_head = MaskHead(mask.channels, config.bank) if mask.enabled else None
-        self._order = [2, 1, 0] if config.backbone.pixels == "caffe" else [0, 1, 2]
         self._mean = _constant(_MEAN)
         self._deviation = _constant(_DEVIATION[config.backbone.pixels])
 
@@ -80,12 +79,13 @@ class EntityModel(BaselineModel):
     def normalised(self, images: Images) -> Tensor:
         """Return normalised pixels in the backbone's channel order, zero around each image."""
         pixels = (images.pixels - self._mean) / self._deviation
-        return (pixels * images.inside)[:, self._order]
+        pixels = pixels * images.inside
+        return pixels.flip(1) if self.config.backbone.pixels == "caffe" else pixels
 
     def grid_of(self, pixels: Tensor) -> Grid:
         """Return the locations of images on this canvas."""
         height, width = pixels.shape[-2:]
-        shapes = [_side_lengths(height, width, level) for level in self._levels]
+        shapes = tuple(_side_lengths(height, width, level) for level in self._levels)
         return make_grid(shapes, self._levels[0], self.config.head.sizes, pixels.device)
 
     # --- training ----------------------------------------------------------------

@@ -59,7 +59,9 @@ def test_cells_cut_a_box_into_nine() -> None:
     assert pieces[:, 0].tolist() == [10, 10, 13, 13, 16, 16]
 
 
-def slow_assign(ids: np.ndarray, shapes: list[tuple[int, int]]) -> dict[tuple[int, int, int], int]:
+def slow_assign(
+    ids: np.ndarray, shapes: tuple[tuple[int, int], ...]
+) -> dict[tuple[int, int, int], int]:
     """The rule, location by location and entity by entity; (level, i, j) → entity."""
     owner = {}
     for number, (height, width) in enumerate(shapes):
@@ -88,7 +90,7 @@ def slow_assign(ids: np.ndarray, shapes: list[tuple[int, int]]) -> dict[tuple[in
 @pytest.mark.parametrize("seed", range(4))
 def test_assignment_equals_the_rule_in_loops(seed: int, make_batch: MakeBatch) -> None:
     ids = random_ids(seed)
-    shapes = [(12, 16), (6, 8), (3, 4)]
+    shapes = ((12, 16), (6, 8), (3, 4))
     grid = make_grid(shapes, 3, 8.0, torch.device("cpu"))
     found = assign(make_batch(ids[None], 8), grid, Sampling())
     expected = slow_assign(ids.numpy(), shapes)
@@ -115,13 +117,13 @@ def test_a_mass_centre_at_zero_has_positives(make_batch: MakeBatch) -> None:
     ids = torch.zeros(1, 64, 64, dtype=torch.int64)
     ids[0, :, 0] = 1
     ids[0, 20:44, 20:44] = 2
-    found = assign(make_batch(ids), make_grid([(8, 8)], 3, 8.0, torch.device("cpu")), Sampling())
+    found = assign(make_batch(ids), make_grid(((8, 8),), 3, 8.0, torch.device("cpu")), Sampling())
     assert found.positive.any()
 
 
 def test_nine_points_reach_further_than_one(make_batch: MakeBatch) -> None:
     ids = torch.ones(1, 64, 64, dtype=torch.int64)
-    grid = make_grid([(8, 8)], 3, 16.0, torch.device("cpu"))
+    grid = make_grid(((8, 8),), 3, 16.0, torch.device("cpu"))
     batch = make_batch(ids)
     one = assign(batch, grid, Sampling())
     nine = assign(batch, grid, Sampling(stuff="nine_points"))
@@ -134,7 +136,7 @@ def test_nine_points_reach_further_than_one(make_batch: MakeBatch) -> None:
 def test_choice_is_uniform_seeded_and_bounded(make_batch: MakeBatch) -> None:
     ids = torch.ones(2, 64, 64, dtype=torch.int64)
     ids[1, :, 20:] = 0
-    grid = make_grid([(8, 8)], 3, 16.0, torch.device("cpu"))
+    grid = make_grid(((8, 8),), 3, 16.0, torch.device("cpu"))
     batch = make_batch(ids)
     targets = assign(batch, grid, Sampling(radius=9))
     assert targets.positive.sum(1).tolist() == [64, 16]
