@@ -239,7 +239,10 @@ def test_eval_prints_the_table_and_the_signature_and_writes_the_result(
     arguments = ["eval", "preds/", "--gt", "made_entity_val", "--data", str(data)]
     assert main([*arguments, "-j", "2"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"]
+    assert out[0].split() == [
+        *("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100"),
+        *("PQ", "SQ", "RQ"),
+    ]
     assert out[1].split()[0] == "mine"
     assert out[2].startswith("APe|metric:1|gt:made_entity_val@")
     assert out[3] == "scores:model|overlap:none"

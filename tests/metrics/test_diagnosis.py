@@ -162,7 +162,7 @@ def test_causes_are_those_of_the_masks(seed: int) -> None:
     pairs = spoiled_pairs(10, seed)
     records = evaluate(pairs).records
     faults, names = find_faults(records), [*map(str, CAUSES), NONE]
-    seen = set()
+    seen: set[str] = set()
     for t, threshold in enumerate(IOU_THRESHOLDS.tolist()):
         for index, pair in enumerate(pairs):
             rows = slice(*records.truth_offsets[index : index + 2])
@@ -202,14 +202,14 @@ def literal_value(records: MatchRecords, repaired: set[str]) -> float:
     values = []
     for t in range(10):
         truth = [names[c] for c in faults.truth[t]]
-        hits = [(scores[d], d) for d in np.flatnonzero(faults.is_hit[t])]
+        hits = [(scores[d], d) for d in np.flatnonzero(faults.is_hit[t]).tolist()]
         for g, cause in enumerate(truth):
             if cause in repaired & {"merged", "split", "boundary"}:
                 source = int(faults.sources[t][g])
                 hits.append((scores[source], source))
         kept = [names[c] not in {NONE, *repaired} for c in faults.predictions[t]]
         shift = 2 if "order" in repaired else 0
-        false = [(scores[d] - shift, d) for d in np.flatnonzero(kept)]
+        false = [(scores[d] - shift, d) for d in np.flatnonzero(kept).tolist()]
         num_truth = len(truth) - (truth.count("missed") if "missed" in repaired else 0)
         values.append(literal_ap(hits, false, num_truth))
     return float(np.mean(values))
@@ -276,7 +276,7 @@ def diagnosis_of(maps: Sequence[EntityMap], how: str) -> Diagnosis:
     random, pairs = np.random.default_rng(0), []
     for number, truth in enumerate(maps):
         found, _ = spoil(truth, how, random)
-        first = one(truth, found, np.zeros(found.num_entities))
+        first = one(truth, found, [0.0] * found.num_entities)
         scores = np.zeros(found.num_entities)
         scores[first.prediction_ids - 1] = first.best_ious
         pairs.append(ImagePair(str(number), truth, found, scores))
