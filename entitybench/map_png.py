@@ -29,7 +29,7 @@ def _colour(index: int) -> tuple[int, int, int]:
         return 0, 0, 0
     hue = (index * _GOLDEN) % 1.0
     saturation = (0.55, 0.75, 0.45)[index % 3]
-    value = (0.95, 0.80, 0.65, 0.90)[index % 4]
+    value = (0.98, 0.86, 0.78, 0.92)[index % 4]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 

@@ -78,7 +78,7 @@ def error_picture(
     An entity counts as found when a prediction has an IoU of at least .5 with it (the most
     lenient of AP's thresholds). Its pixels are `found` where that prediction covers them and
     `boundary` where it does not; so are the prediction's pixels beyond the entity. Entities
-    that nobody found are `missed`; other predicted pixels are `spurious`.
+    that nobody found are `missed`; elsewhere, predictions that found nothing are `spurious`.
     """
     found, boundary, missed, spurious = _outcomes(truth, prediction)
     ground = _ground(truth, photograph)
@@ -100,9 +100,10 @@ def _outcomes(truth: EntityMap, prediction: EntityMap) -> tuple[NDArray[np.bool_
     matched[partner[partner > 0]] = True
     found = is_entity & (wanted > 0) & (predicted_ids == wanted)
     missed = is_entity & (wanted == 0)
-    boundary = ~found & ~missed & ((is_entity & (wanted > 0)) | matched[predicted_ids])
+    stray = (predicted_ids > 0) & ~matched[predicted_ids]  # of a prediction that found nothing
     crowd = true_ids > truth.num_entities
-    spurious = (predicted_ids > 0) & ~found & ~missed & ~boundary & ~crowd
+    spurious = stray & ~missed & ~crowd
+    boundary = ~found & ~missed & ~stray & ((wanted > 0) | matched[predicted_ids])
     return found, boundary, missed, spurious
 
 

@@ -55,6 +55,14 @@ def test_a_prediction_on_void_is_spurious_and_one_on_a_crowd_is_not() -> None:
     assert outcome(error_picture(crowd, blocks(1, 2)), 18, 12) == "nothing"
 
 
+def test_a_blob_inside_a_found_entity_is_spurious() -> None:
+    prediction = blocks(1, 2).to_array()
+    prediction[10:14, 2:6] = 3
+    picture = error_picture(blocks(1, 2), EntityMap.from_array(prediction))
+    assert outcome(picture, 3, 11) == "spurious"
+    assert outcome(picture, 3, 20) == "found"
+
+
 def test_an_iou_of_one_half_is_found() -> None:
     half = blocks(1, 1).to_array()
     half[:, SIZE // 2 :] = 0
