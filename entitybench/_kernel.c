@@ -1262,12 +1262,21 @@ DEFINE_FIND_RUNS(find_runs_16, uint16_t)
 DEFINE_FIND_RUNS(find_runs_32, uint32_t)
 DEFINE_FIND_RUNS(find_runs_64, uint64_t)
 
-/* Bytes, eight at a time: most words lie inside one run. */
+/* Bytes, many at a time: most words lie inside one run. */
 static size_t find_runs_8(const uint8_t *items, size_t count, int32_t *starts)
 {
     size_t num_runs = 0, i = 1;
     if (count)
         starts[num_runs++] = 0;
+#if defined(__SSE2__)
+    for (; i + 16 <= count; i += 16) {
+        __m128i here = _mm_loadu_si128((const __m128i *)(items + i));
+        __m128i before = _mm_loadu_si128((const __m128i *)(items + i - 1));
+        unsigned heads = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(here, before)) ^ 0xffff;
+        for (; heads; heads &= heads - 1)
+            starts[num_runs++] = (int32_t)(i + lowest_bit(heads));
+    }
+#endif
     for (; i + 8 <= count; i += 8) {
         uint64_t differs = load64(items + i) ^ load64(items + i - 1);
         uint64_t low = BYTES(0x7f), heads = (differs | ((differs & low) + low)) & ~low;
