@@ -1,7 +1,8 @@
 """Plain PNG files read by the kernel: inflate, undo the row filters, nothing else.
 
-Entity maps are 8-bit palette or 16-bit gray, not interlaced. Pillow reads them too, but spends
-more on everything around the pixels than on these. Whatever is not plain, or wrong, is left to
+Entity maps are 8-bit palette or 16-bit gray, label pictures of the sources also 8-bit gray or
+RGB, none of them interlaced. Pillow reads them too, but spends more on everything around the
+pixels than on these. Whatever is not plain, or wrong, is left to
 Pillow, which knows the rest of PNG and says what is wrong.
 """
 
@@ -9,10 +10,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Collection
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from entitybench import kernel
 from entitybench.errors import FormatError
@@ -30,7 +34,9 @@ def _inflater() -> ModuleType:
 
 _INFLATER = _inflater()
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PALETTE, _GRAY = 3, 0
+# bit depth and colour type of what Pillow calls its modes
+_MODES = {(8, 3): "P", (8, 0): "L", (16, 0): "I;16", (8, 2): "RGB"}
+_SIZES = {"P": 1, "L": 1, "I;16": 2, "RGB": 3}
 _KNOWN = {b"PLTE", b"tRNS", b"pHYs", b"gAMA", b"tEXt", b"tIME", b"sRGB"}
 
 
@@ -44,14 +50,32 @@ def read_plain(png: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | NDArra
     Returns:
         `(H, W)` ids, or None: not plain, of another size, or damaged.
     """
+    return read_values(png, shape, ("P", "I;16"))
+
+
+def read_values(
+    png: bytes, shape: tuple[int, int] | None, modes: Collection[str]
+) -> NDArray[Any] | None:
+    """Read a plain image of one of some kinds.
+
+    Args:
+        png: The file's bytes.
+        shape: The height and width it must have, if known; nothing larger is ever unpacked.
+        modes: The Pillow modes that will do, of `P`, `L`, `I;16` and `RGB`.
+
+    Returns:
+        `(H, W)` uint8, uint16 of `I;16`, uint32 R + 256 G + 65536 B of `RGB`; or None: not
+        plain, of another size or mode, or damaged.
+    """
     chunks = _chunks(png)
     if chunks is None:
         return None
     header, data = chunks
     width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", header)
-    if (height, width) != shape or any(rest) or (depth, colour) not in ((8, _PALETTE), (16, _GRAY)):
+    mode = _MODES.get((depth, colour), "")
+    if any(rest) or mode not in modes or not _admitted((height, width), shape):
         return None
-    size = depth // 8
+    size = _SIZES[mode]
     raw = _inflate(data, height * (width * size + 1))
     if raw is None:
         return None
@@ -59,7 +83,28 @@ def read_plain(png: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | NDArra
         rows = kernel.unfilter(raw, height, width * size, size)
     except FormatError:
         return None
-    return rows if size == 1 else rows.view(">u2").astype(np.uint16)
+    return _values(rows, mode)
+
+
+def _admitted(found: tuple[int, int], wanted: tuple[int, int] | None) -> bool:
+    """Tell whether a size is the wanted one; where none is, whether Pillow would take it."""
+    if wanted is not None:
+        return found == wanted
+    most = Image.MAX_IMAGE_PIXELS
+    return found[0] * found[1] > 0 and (most is None or found[0] * found[1] <= most)
+
+
+def _values(rows: NDArray[np.uint8], mode: str) -> NDArray[Any]:
+    if mode == "I;16":
+        return rows.view(">u2").astype(np.uint16)
+    if mode != "RGB":
+        return rows
+    channels = rows.reshape(rows.shape[0], -1, 3)
+    values = channels[..., 2].astype(np.uint32)
+    for channel in (1, 0):
+        values <<= np.uint32(8)
+        values |= channels[..., channel]
+    return values
 
 
 def _chunks(png: bytes) -> tuple[bytes, bytes] | None:
