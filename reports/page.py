@@ -109,6 +109,13 @@ class Content:
         ]
         return list(dict.fromkeys(remark for remarks in told for remark in remarks))
 
+    @property
+    def software(self) -> list[str]:
+        """What the results were made with, each mix once."""
+        mixes = (run.result.environment for run in self.runs)
+        lines = (", ".join(f"{name} {version}" for name, version in m.items()) for m in mixes)
+        return list(dict.fromkeys(lines))
+
     def remark_numbers(self, found: Comparison) -> list[int]:
         """Return the numbers, from 1, of the remarks that concern a comparison."""
         own = {*found.obstacles, *map(_doubtful, found.cell.doubts)}
