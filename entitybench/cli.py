@@ -28,6 +28,7 @@ VERBS = {
     "import": "Turn anybody's predictions into an entity set of predictions.",
     "export": "Write an entity set in COCO's formats.",
     "merge": "Join the parts of a set, or of a result, that shards wrote.",
+    "run": "Run a plan: methods, training sets, test sets, seeds.",
     "report": "Make the leaderboard: a page, tables and figures.",
     "worlds": "Generate small complete datasets in the original formats.",
     "show": "Draw one image: photograph, truth, prediction, errors.",
