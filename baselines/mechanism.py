@@ -1,8 +1,10 @@
 """What the two modules are for, visible at any budget: how much a model's masks overlap.
 
 AP_e tells what a model achieves after its masks were resolved. Before that one can see how many
-pixels several masks claim, how much area the resolution takes away, how many true entities some
-mask covers, and what AP the overlapping masks would have had.
+true entities some mask covers, and what AP the overlapping masks would have had. For each true
+entity the mask with the best IoU is looked at (a model's hundred candidates together cover all
+pixels many times over): how many pixels two of these claim, and how much of their area the
+resolution of all candidates takes away.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from numpy.typing import NDArray
 
 from entitybench.baselines.painting import full_masks
 from entitybench.baselines.prediction import Predictor
-from entitybench.candidates import Candidates
+from entitybench.candidates import Candidates, OverlapPolicy, resolve
+from entitybench.entity_map import EntityMap
 from entitybench.entity_set import EntityImage, EntitySet
 from entitybench.errors import MissingDataError
 from entitybench.metrics import Evaluation, ImageKey, ImageMatches, ImagePair, MatchRecords
 from entitybench.metrics.evaluation import match_pair
-from entitybench.metrics.overlapping import match_overlapping
+from entitybench.metrics.overlapping import mask_contingency, match_overlapping
 from entitybench.metrics.protocol import STRICT, truth_sizes
 from entitybench.photographs import read_photograph
 
@@ -35,8 +38,8 @@ class Mechanism:
     Attributes:
         resolved: Matches of the final maps.
         overlapping: Matches of the same masks before resolution.
-        counts: `(I, 4)` int64 pixels of each image, in pooled order: claimed by a mask, by two or
-            more; area of all masks before resolution and after.
+        counts: `(I, 4)` int64 pixels of each image, in pooled order, of the best mask of each true
+            entity: claimed by one or more, by two or more; their area before resolution and after.
     """
 
     resolved: MatchRecords
@@ -78,7 +81,7 @@ class Mechanism:
 
 
 def claimed_twice(counts: NDArray[np.generic]) -> float:
-    """Return the share of claimed pixels that two masks or more claim; NaN where none is.
+    """Return the share of the claimed pixels that two or more claim; NaN where none is.
 
     >>> claimed_twice(np.array([200, 10, 0, 0]))
     0.05
@@ -134,14 +137,29 @@ def _look(predictor: Predictor, set_name: str, image: EntityImage, location: str
     used = found.valid[0]
     stack = masks[used].cpu().numpy()
     scores = found.scores[0][used].double().cpu().numpy()
+    candidates = Candidates.from_masks(stack, scores)
     pair = ImagePair(image.id, image.map, final.map, final.scores, set_name=set_name)
     sizes = truth_sizes(image.map, STRICT, None)
-    overlapping = match_overlapping(image.map, Candidates.from_masks(stack, scores), sizes, STRICT)
-    claims = stack.sum(0)
+    overlapping = match_overlapping(image.map, candidates, sizes, STRICT)
+    best = best_masks(image.map, candidates)
+    claims = stack[best].sum(0)
+    remaining = resolve(candidates, OverlapPolicy.RESOLVE)
+    kept = np.isin(remaining.kept, best)
     counts = [
         int((claims >= 1).sum()),
         int((claims >= 2).sum()),
-        int(stack.sum()),
-        int(final.map.areas[1:].sum()),
+        int(claims.sum()),
+        int(remaining.map.areas[1:][kept].sum()),
     ]
     return _Look(match_pair(pair), (pair.key, overlapping), counts)
+
+
+def best_masks(truth: EntityMap, candidates: Candidates) -> NDArray[np.int64]:
+    """Return the masks that are the best of some true entity by IoU, ascending; ties the first."""
+    if not len(candidates):
+        return np.zeros(0, dtype=np.int64)
+    shared = mask_contingency(truth, candidates).to_array()[1 : truth.num_entities + 1, 1:]
+    areas = truth.areas[1 : truth.num_entities + 1, None] + candidates.areas
+    ious = shared / np.maximum(areas - shared, 1)
+    touched = ious[ious.any(axis=1)]
+    return np.unique(touched.argmax(axis=1))

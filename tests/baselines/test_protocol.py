@@ -10,7 +10,7 @@ from entitybench.baselines.ceiling import ceiling
 from entitybench.baselines.configuration import load_config
 from entitybench.baselines.entity.config import EntityConfig
 from entitybench.baselines.entity.model import EntityModel
-from entitybench.baselines.mechanism import Mechanism, measure_mechanism
+from entitybench.baselines.mechanism import Mechanism, best_masks, measure_mechanism
 from entitybench.baselines.prediction import Predictor
 from entitybench.baselines.settings import Data
 from entitybench.baselines.small_protocol import (
@@ -22,6 +22,7 @@ from entitybench.baselines.small_protocol import (
     run_protocol,
 )
 from entitybench.baselines.speed import measure
+from entitybench.candidates import Candidates
 from entitybench.entity_map import EntityMap
 from entitybench.errors import UnknownNameError
 from entitybench.metrics import STRICT, ImagePair, MatchRecords, match_pair
@@ -117,8 +118,17 @@ def test_mechanism_counts_what_masks_share(world: Path, monkeypatch: pytest.Monk
     found = measure_mechanism(predictor, open_entity_set("coco_entity_val", world), 2)
     claimed, twice, before, after = found.counts.T
     assert (twice <= claimed).all()
-    assert (after <= claimed).all()
+    assert (after <= before).all()
     assert (before >= claimed + twice).all()
+
+
+def test_best_masks_are_one_for_each_true_entity() -> None:
+    truth = EntityMap.from_array([[1, 1, 1, 2, 2, 3]])
+    masks = [[[1, 1, 0, 0, 0, 0]], [[1, 1, 1, 1, 0, 0]], [[0, 0, 0, 1, 1, 1]], [[0, 0, 0, 0, 0, 0]]]
+    candidates = Candidates.from_masks(masks, [0.9, 0.8, 0.7, 0.6])
+    # entity 1: 2/3 and 3/4; entity 2: 0, 1/5 and 2/3; entity 3: 1/3
+    assert best_masks(truth, candidates).tolist() == [1, 2]
+    assert best_masks(truth, Candidates.from_masks(np.zeros((0, 1, 6), bool), [])).size == 0
 
 
 def test_the_ceiling_falls_with_the_stride(world: Path) -> None:
