@@ -7,7 +7,7 @@ them is COCO's greedy assignment in earnest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,17 +41,17 @@ def box_records(records: MatchRecords) -> MatchRecords:
     """
     tables = tables_of(records)
     shorter = 1 if records.protocol.size is SizeRule.BOX else 0
-    truth = _sides(tables.truth_boxes, shorter)
-    crowds = _sides(tables.crowd_boxes, shorter)
-    predictions = _sides(tables.prediction_boxes, shorter)
-    sizes, areas = truth[:, 2] * truth[:, 3], predictions[:, 2] * predictions[:, 3]
+    truth = _Boxes.of(tables.truth_boxes, shorter)
+    crowds = _Boxes.of(tables.crowd_boxes, shorter)
+    predictions = _Boxes.of(tables.prediction_boxes, shorter)
+    sizes, areas = truth.areas, predictions.areas
     of_predictions = records.detection_offsets
     parts = list(_close(predictions, of_predictions, truth, records.truth_offsets))
     if records.protocol.crowd is CrowdRule.IGNORE:
         close = _close(predictions, of_predictions, crowds, tables.crowd_offsets, crowd=True)
-        parts += [replace(near, truth=near.truth + len(truth)) for near in close]
-    truth_ignored = np.ones((len(truth) + len(crowds), 4), dtype=bool)
-    truth_ignored[: len(truth)] = ~within_ranges(sizes)
+        parts += [replace(near, truth=near.truth + len(sizes)) for near in close]
+    truth_ignored = np.ones((len(sizes) + len(crowds.areas), 4), dtype=bool)
+    truth_ignored[: len(sizes)] = ~within_ranges(sizes)
     matched, ignored, partners = assign(_joined(parts), truth_ignored, len(areas))
     outside = np.where(within_ranges(areas), 0, ALL_BITS).astype(np.uint16)
     return replace(
@@ -64,44 +64,58 @@ def box_records(records: MatchRecords) -> MatchRecords:
     )
 
 
-def _sides(boxes: NDArray[np.int32], shorter: int) -> NDArray[np.int64]:
-    wide = boxes.astype(np.int64)
-    wide[:, 2:] = np.maximum(wide[:, 2:] - shorter, 0)
-    return wide
+@dataclass(frozen=True, slots=True, eq=False)
+class _Boxes:
+    """Boxes by side, `(K,)` each: the pairs are many, and columns are fast."""
+
+    left: NDArray[np.int32]
+    top: NDArray[np.int32]
+    right: NDArray[np.int32]
+    bottom: NDArray[np.int32]
+    areas: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, boxes: NDArray[np.int32], shorter: int) -> _Boxes:
+        left, top, width, height = np.ascontiguousarray(boxes.T)
+        width, height = np.maximum(width - shorter, 0), np.maximum(height - shorter, 0)
+        areas = width.astype(np.int64) * height
+        return cls(left, top, left + width, top + height, areas)
 
 
 def _close(
-    predictions: NDArray[np.int64],
+    predictions: _Boxes,
     of_predictions: NDArray[np.int64],
-    truth: NDArray[np.int64],
+    truth: _Boxes,
     of_truth: NDArray[np.int64],
     *,
     crowd: bool = False,
 ) -> Iterator[Pairs]:
     """Yield the pairs of one image that reach the least threshold; ids are rows."""
     owners = images_of(of_predictions)
-    options = np.diff(of_truth)[owners]
-    upto = offsets_of(options)
+    upto = offsets_of(np.diff(of_truth)[owners])
     begin = 0
     while begin < len(owners):
         end = max(begin + 1, int(np.searchsorted(upto, upto[begin] + _PAIRS_AT_ONCE)) - 1)
-        rank = np.repeat(np.arange(begin, end), options[begin:end])
-        nth = np.arange(len(rank)) - (upto[rank] - upto[begin])
-        other = of_truth[owners[rank]] + nth
-        iou = _ious(predictions[rank], truth[other], crowd=crowd)
+        rank = np.repeat(np.arange(begin, end), np.diff(upto[begin : end + 1]))
+        other = np.arange(len(rank)) + (of_truth[owners[rank]] + upto[begin] - upto[rank])
+        shared = _shared(predictions, rank, truth, other)
+        near = np.flatnonzero(shared)
+        rank, other, shared = rank[near], other[near], shared[near]
+        own = predictions.areas[rank]
+        iou = shared / (own if crowd else own + truth.areas[other] - shared)
         held = iou >= IOU_THRESHOLDS[0]
         yield Pairs(rank[held], other[held], iou[held], np.full(np.count_nonzero(held), crowd))
         begin = end
 
 
-def _ious(a: NDArray[np.int64], b: NDArray[np.int64], *, crowd: bool) -> NDArray[np.float64]:
-    """Return the IoU of each pair; in a crowd the share of a; 0 of nothing."""
-    corner = np.maximum(a[:, :2], b[:, :2])
-    sides = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - corner
-    shared = np.where((sides > 0).all(axis=1), sides[:, 0] * sides[:, 1], 0)
-    own = a[:, 2] * a[:, 3]
-    union = own if crowd else own + b[:, 2] * b[:, 3] - shared
-    return np.where(shared > 0, shared / np.maximum(union, 1), 0.0)
+def _shared(
+    a: _Boxes, rows: NDArray[np.int64], b: _Boxes, others: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the pixels that each pair of boxes shares."""
+    width = np.minimum(a.right[rows], b.right[others]) - np.maximum(a.left[rows], b.left[others])
+    height = np.minimum(a.bottom[rows], b.bottom[others]) - np.maximum(a.top[rows], b.top[others])
+    shared: NDArray[np.int64] = np.maximum(width, 0).astype(np.int64) * np.maximum(height, 0)
+    return shared
 
 
 def _joined(parts: list[Pairs]) -> Pairs:

@@ -245,12 +245,11 @@ class MatchRecords:
         arrays = {name: getattr(self, name) for name in _COLUMN_NAMES}
         arrays |= {} if self.tables is None else self.tables.columns()
         header = {"format": FORMAT, "metric": METRIC_VERSION, "protocol": asdict(self.protocol)}
-        np.savez_compressed(
-            buffer,
-            header=np.array(json.dumps(header, sort_keys=True)),
-            images=np.array(json.dumps(self.images)),
-            **arrays,
-        )
+        arrays["header"] = np.array(json.dumps(header, sort_keys=True))
+        arrays["images"] = np.array(json.dumps(self.images))
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for name, array in arrays.items():
+                _write_array(archive, name, array)
         write_whole(path, buffer.getvalue())
 
     @classmethod
@@ -271,6 +270,14 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     metric: int
     protocol: Protocol
+
+
+def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
+    """Add an array as NumPy's `savez_compressed` does, but at zlib's fastest: a third the time."""
+    data = BytesIO()
+    np.lib.format.write_array(data, np.asanyarray(array), allow_pickle=False)
+    info = zipfile.ZipInfo(f"{name}.npy")  # dated 1980: equal records give equal bytes
+    archive.writestr(info, data.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def _repeated(keys: Iterable[ImageKey]) -> list[ImageKey]:
