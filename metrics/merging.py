@@ -11,9 +11,11 @@ import msgspec
 
 from entitybench.errors import ConflictError, FormatError, MissingDataError
 from entitybench.metrics.benchmark import RESOLVED_BEFORE, WHOLE_IMAGES
+from entitybench.metrics.bootstrap import bootstrap, intervals_in_points
 from entitybench.metrics.evaluation import Evaluation
 from entitybench.metrics.records import MatchRecords
 from entitybench.result import (
+    Interval,
     Result,
     Signatures,
     environment,
@@ -25,6 +27,7 @@ from entitybench.result import (
 from entitybench.sharding import Shard, check_complete, split_name
 
 RECORDS = ".matches.npz"
+OVERLAPPING = ".overlapping.npz"  # the same of masks before their overlap was resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class _Part:
     path: Path
     result: Result
     records: MatchRecords
+    overlapping: MatchRecords | None
 
     @classmethod
     def at(cls, path: Path) -> _Part:
@@ -91,7 +95,9 @@ class _Part:
             hint = "parts are what `eval --shard i/n` writes, `NAME.part-i-of-n.json`"
             raise FormatError(msg, where=str(path), hint=hint)
         records = MatchRecords.load(path.with_suffix(RECORDS))
-        return cls(named[1], named[0], path, result, records)
+        before = path.with_suffix(OVERLAPPING)
+        overlapping = MatchRecords.load(before) if before.exists() else None
+        return cls(named[1], named[0], path, result, records, overlapping)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -119,20 +125,23 @@ def _merge(path: Path, parts: Sequence[_Part]) -> MergedResult:
     if len(evaluation.records) != expected:
         msg = f"the parts hold {len(evaluation.records):,} images, the whole has {expected:,}"
         raise ConflictError(msg, where=[str(part.path) for part in parts])
-    result = _joined([part.result for part in parts], evaluation)
+    result = _joined(parts, evaluation)
+    more = _before_resolving(parts)
+    result = msgspec.structs.replace(result, scores=result.scores | more)
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation.records.save(path.with_suffix(RECORDS))
     write_result(path, result)
     return MergedResult(path, len(parts), result)
 
 
-def _joined(parts: Sequence[Result], evaluation: Evaluation) -> Result:
-    first, counts = parts[0], evaluation.counts
+def _joined(parts: Sequence[_Part], evaluation: Evaluation) -> Result:
+    results = [part.result for part in parts]
+    first, counts = results[0], evaluation.counts
     metric = replace(first.metric, num_images=counts.images, subset="")
     before = first.counts.get(RESOLVED_BEFORE, 0)
-    resolved = sum(part.prediction.resolved_images - before for part in parts)
+    resolved = sum(result.prediction.resolved_images - before for result in results)
     prediction = replace(first.prediction, resolved_images=before + resolved)
-    created, seconds = time_stamp(sum(part.seconds or 0.0 for part in parts))
+    created, seconds = time_stamp(sum(result.seconds or 0.0 for result in results))
     return msgspec.structs.replace(
         first,
         ground_truth=msgspec.structs.replace(
@@ -140,11 +149,36 @@ def _joined(parts: Sequence[Result], evaluation: Evaluation) -> Result:
         ),
         signature=Signatures(str(metric), str(prediction)),
         scores=points_of(evaluation.all_scores()),
+        intervals=_intervals(parts, evaluation.records),
         counts=counts.as_dict(),
         environment=environment(),
         created=created,
         seconds=seconds,
     )
+
+
+def _bootstrapped(result: Result) -> tuple[int, int] | None:
+    """Return resamples and seed of a result's intervals."""
+    interval = next(iter(result.intervals.values()), None)
+    return None if interval is None else (interval.resamples, interval.seed)
+
+
+def _intervals(parts: Sequence[_Part], records: MatchRecords) -> dict[str, Interval]:
+    """Return the intervals of the whole, where the parts have some of theirs."""
+    drawn = {_bootstrapped(part.result) for part in parts if len(part.records)}
+    if len(drawn) > 1:
+        msg = f"parts of `{parts[0].whole}` have intervals of different `--bootstrap` or `--seed`"
+        raise ConflictError(msg, where=[str(part.path) for part in parts])
+    how = next(iter(drawn), None)
+    return {} if how is None else intervals_in_points(bootstrap(records, *how))
+
+
+def _before_resolving(parts: Sequence[_Part]) -> dict[str, float | None]:
+    """Return the score of the masks before their overlap was resolved, if any overlapped."""
+    if all(part.overlapping is None for part in parts):
+        return {}
+    records = MatchRecords.merge([part.overlapping or part.records for part in parts])
+    return points_of({"APoverlapping": Evaluation.of(records).scores.AP})
 
 
 def _check_alike(first: _Part, other: _Part) -> None:

@@ -158,6 +158,9 @@ def command(
     from entitybench.metrics.ground_truth import open_truths
     from entitybench.metrics.protocol import Protocol
 
+    if shard is not None and subsets:
+        msg = "--subset cuts a whole result, --shard makes a part"
+        raise click.UsageError(msg)
     wanted = _subsets(subsets)  # a broken file should not cost the wait
     total = sum(len(truth) for truth in open_truths(gt, data))
     with executor_on(cluster, jobs) as (executor, workers):
@@ -180,6 +183,8 @@ def command(
     rows = list(_rows(done, path, wanted, resamples, seed))
     for row in rows:
         row.save()
+    if shard is not None:
+        _save_overlapping(done, path.with_suffix(".overlapping.npz"))
     files = [row.path for row in rows] + _extras(done, plots, images_csv)
     explanation = Explanation(done.evaluation) if explain else None
     _tell(rows, explanation, as_json=as_json)
@@ -267,6 +272,14 @@ def _tell(rows: Sequence[Row], explanation: Explanation | None, *, as_json: bool
     if explanation:
         further = [name for name in FURTHER if name in first.result.scores]
         click.echo(f"\n{score_table([row.result for row in rows], further)}\n\n{explanation}")
+
+
+def _save_overlapping(done: Benchmark, path: Path) -> None:
+    """Keep, beside a part, what its score before resolving came from: `merge` needs it."""
+    if done.overlapping is None:
+        path.unlink(missing_ok=True)
+    else:
+        done.overlapping.save(path)
 
 
 def _share(total: int, shard: Shard | None) -> Sequence[int]:

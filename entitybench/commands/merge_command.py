@@ -59,11 +59,12 @@ def command(
       entitybench merge results/mine/coco_entity_val.part-*-of-4.json
     """
     from entitybench.merging import merge_sets
-    from entitybench.metrics.merging import RECORDS, merge_results
+    from entitybench.metrics.merging import OVERLAPPING, RECORDS, merge_results
 
     results = [path for path in parts if path.suffix == ".json"]
+    beside = (RECORDS, OVERLAPPING)
     # a pattern that catches a result catches the records beside it
-    sets = [path for path in parts if path not in results and not path.name.endswith(RECORDS)]
+    sets = [path for path in parts if path not in results and not path.name.endswith(beside)]
     merged_sets = (
         merge_sets(
             sets, out, jobs=jobs, overwrite=overwrite, progress=partial(progress, quiet=quiet)
