@@ -23,6 +23,7 @@ VERBS = {
     "convert": "Turn a source dataset into entity sets.",
     "validate": "Check an entity set against its format, pixel by pixel.",
     "eval": "Score predictions with AP_e.",
+    "compare": "Compare models: differences with paired intervals.",
     "train": "Train a baseline on entity sets.",
     "predict": "Predict a set, or plain photographs, with a baseline.",
     "import": "Turn anybody's predictions into an entity set of predictions.",
