@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -162,6 +162,20 @@ def _silent(items: Iterable[_T], *, total: int, unit: str, label: str) -> Iterab
     return items
 
 
+@dataclass(slots=True)
+class _Warnings:
+    """Counts warnings and keeps the first: of millions of images, each may have one."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, said: Iterable[str]) -> None:
+        for warning in said:
+            self.count += 1
+            if self.count <= SHOWN_WARNINGS:
+                self.first.append(warning)
+
+
 @dataclass(frozen=True, slots=True)
 class _Task:
     """One image to convert, and its photograph where it is there."""
@@ -219,7 +233,7 @@ class _Engine:
             overwrite=self.overwrite,
         )
 
-    def _write(self, writer: EntityWriter, tasks: Sequence[_Task], plan: SetPlan[Any]) -> list[str]:
+    def _write(self, writer: EntityWriter, tasks: Sequence[_Task], plan: SetPlan[Any]) -> _Warnings:
         """Convert and write what is not there yet; return the warnings."""
         left = [task for task in tasks if task.image.id not in writer.finished]
         results = ordered_map(
@@ -229,16 +243,16 @@ class _Engine:
             executor=self.executor,
             describe=lambda task: f"image {task.image.id}",
         )
-        warnings: list[str] = []
+        warnings = _Warnings()
         with closing(results):
             shown = self.progress(results, total=len(left), unit="image", label=writer.path.name)
             for done in shown:
                 writer.add_prepared(done.image)
-                warnings += [f"image {done.image.row.id}: {said}" for said in done.warnings]
+                warnings.add(f"image {done.image.row.id}: {said}" for said in done.warnings)
         return warnings
 
     def _summary(
-        self, path: Path, expected: int, absent: int, warnings: list[str] | None
+        self, path: Path, expected: int, absent: int, warnings: _Warnings | None
     ) -> Summary:
         written = open_path(path)
         return Summary(
@@ -250,8 +264,8 @@ class _Engine:
             crowds=sum(len(row.crowd) for row in written.rows()),
             photographs_absent=absent,
             already_there=warnings is None,
-            num_warnings=len(warnings or ()),
-            warnings=tuple((warnings or ())[:SHOWN_WARNINGS]),
+            num_warnings=warnings.count if warnings else 0,
+            warnings=tuple(warnings.first) if warnings else (),
         )
 
 

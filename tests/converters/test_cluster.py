@@ -65,6 +65,23 @@ def test_the_command_takes_a_scheduler(
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
 
 
+def test_shards_and_merge_on_the_command_line(
+    release: Release, tmp_path: Path, files_of: FilesOf
+) -> None:
+    root = release.write(tmp_path / "coco")
+    arguments = ["convert", "coco", "--source", str(root), "-q", "-j", "1", "--out"]
+    for shard in ("1/2", "2/2"):
+        assert main([*arguments, str(tmp_path / "parts"), "--shard", shard]) == 0
+    parts = sorted(map(str, (tmp_path / "parts").iterdir()))
+    assert len(parts) == 4
+    assert main(["merge", *parts, "--out", str(tmp_path / "a"), "-q", "-j", "1"]) == 0
+    assert main([*arguments, str(tmp_path / "b")]) == 0
+    assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
+    assert main(["merge", *parts[:3], "--out", str(tmp_path / "c"), "-j", "1"]) == 2
+    assert main([*arguments, str(tmp_path / "d"), "--shard", "3/2"]) == 2
+    assert main([*arguments, str(tmp_path / "d"), "--z-order", "area"]) == 2  # COCO has none
+
+
 def test_an_error_in_a_worker_is_the_users(
     release: Release, tmp_path: Path, cluster: Cluster
 ) -> None:
