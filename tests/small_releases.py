@@ -175,3 +175,42 @@ def bsds500(
         f"{top}images/{split}/{number}.jpg": jpeg(maps[0].shape),
         f"{top}groundTruth/{split}/{number}.mat": file.getvalue(),
     }
+
+
+def coco_instances(stem: str) -> Files:
+    """Write a table of one image with two polygons; told by its stem, as `lvis_v1_val`."""
+    squares = [[0, 0, 3, 0, 3, 4, 0, 4], [5, 0, 8, 0, 8, 4, 5, 4]]
+    annotations = [
+        {"id": n, "image_id": 7, "category_id": 1, "iscrowd": 0, "area": 12, "segmentation": [xy]}
+        for n, xy in enumerate(squares, start=1)
+    ]
+    image = {"id": 7, "file_name": "000000000007.jpg", "height": 4, "width": 8}
+    category = {"id": 1, "name": "square"}
+    table = {"images": [image], "annotations": annotations, "categories": [category]}
+    return {f"annotations/{stem}.json": json.dumps(table).encode()}
+
+
+def sa1b(number: int) -> Files:
+    """Write one image of two masks of 2 × 2 pixels, the second inside the first."""
+    texts = [[0, 4], [3, 1]]
+    annotations = [
+        {"id": n, "segmentation": {"size": [2, 2], "counts": counts}, "bbox": [0, 0, 2, 2]}
+        | {"area": counts[1], "predicted_iou": 0.9, "stability_score": 0.9}
+        | {"crop_box": [0, 0, 2, 2], "point_coords": [[1.0, 1.0]]}
+        for n, counts in enumerate(texts)
+    ]
+    image = {"image_id": number, "width": 2, "height": 2, "file_name": f"sa_{number}.jpg"}
+    content = {"image": image, "annotations": annotations}
+    return {f"sa_{number}.json": json.dumps(content).encode()}
+
+
+def mapillary(stem: str) -> Files:
+    """Write one image of version 2.0 as its instance map, with its classes."""
+    labels = [
+        {"name": "animal--bird", "instances": True, "evaluate": True},
+        {"name": "construction--flat--road", "instances": False, "evaluate": True},
+    ]
+    return {
+        "config_v2.0.json": json.dumps({"labels": labels}).encode(),
+        f"validation/v2.0/instances/{stem}.png": png([[0, 1, 256], [0, 1, 256]], np.uint16),
+    }

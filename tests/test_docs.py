@@ -18,7 +18,14 @@ from entitybench.formats.coco_panoptic_export import write_coco_panoptic
 from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
 from tests.foreign_predictions import write_foreign_predictions
-from tests.small_releases import ade20k_full, bsds500, write
+from tests.small_releases import (
+    ade20k_full,
+    bsds500,
+    coco_instances,
+    mapillary,
+    sa1b,
+    write,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,6 +72,14 @@ def add_releases(guide: Path, datasets: Path) -> None:
             make_world(datasets / name, name, train=2, val=3, size=64, seed=0)
     if "~/datasets/ade20k-full " in text:
         write(datasets / "ade20k-full", ade20k_full("ADE_val_00000001", [[401, 2978]], [[1, 255]]))
+    for name, files in {
+        "sa1b": sa1b(1),
+        "mapillary-vistas": mapillary("b7"),
+        "entityseg": coco_instances("entityv2_010203_entity_val"),
+        "lvis": coco_instances("lvis_v1_val"),
+    }.items():
+        if f"~/datasets/{name} " in text:
+            write(datasets / name, files)
     if "~/datasets/bsds500 " in text:
         write(datasets / "bsds500", bsds500(12003, [np.ones((4, 6)), np.ones((4, 6))]))
 
