@@ -40,12 +40,15 @@ def realdata() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of the machine changes a result."""
+def _plain_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No setting of the machine changes a result, and nothing is left on it."""
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("ENTITYBENCH_CACHE", str(cache))
     for name in (
         "ENTITYBENCH_DATA",
         "ENTITYBENCH_SOURCES",
-        "ENTITYBENCH_CACHE",
         "ENTITYBENCH_JOBS",
     ):
         monkeypatch.delenv(name, raising=False)
