@@ -46,8 +46,10 @@ def _plain_environment(
     """No setting of the machine changes a result, and nothing is left on it."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("ENTITYBENCH_CACHE", str(cache))
+    monkeypatch.setenv("ENTITYBENCH_OFFLINE", "1")  # no test leaves the machine by accident
     for name in (
         "ENTITYBENCH_DATA",
+        "ENTITYBENCH_MIRROR",
         "ENTITYBENCH_SOURCES",
         "ENTITYBENCH_JOBS",
     ):
