@@ -94,8 +94,8 @@ class InstanceImage:
         except OverlapError as error:
             msg = "ground truth overlaps"
             hint = (
-                "AP_e needs an order of depth: `entitybench convert` makes entity sets of "
-                "sources that have one"
+                "AP_e needs an order of depth: `entitybench convert coco-instances --z-order "
+                "area|order` declares one and makes an entity set"
             )
             raise OverlapError(msg, where=error.where, hint=hint) from error
         num_entities = len(masks) - self.num_crowds
