@@ -145,7 +145,7 @@ def load_weights(path: Path, model: BaselineModel) -> None:
         FormatError: A weight is missing, superfluous or of another shape.
     """
     with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(_MODEL)]  # noqa: SIM118
+        names = [name for name in file.keys() if name.startswith(_MODEL)]  # noqa: SIM118  # no mapping
         weights = {name.removeprefix(_MODEL): file.get_tensor(name) for name in names}
     try:
         model.load_state_dict(weights)
@@ -158,7 +158,7 @@ def load_optimiser(path: Path, optimiser: torch.optim.Optimizer) -> None:
     """Load the state of training into an optimiser over the same parameters."""
     state: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118
+        for name in file.keys():  # noqa: SIM118  # no mapping
             if name.startswith(_OPTIMISER):
                 number, key = name.removeprefix(_OPTIMISER).split(".", 1)
                 state.setdefault(int(number), {})[key] = file.get_tensor(name)

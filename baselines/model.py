@@ -73,7 +73,7 @@ class BaselineModel(nn.Module, ABC):
         self._bfloat16 = schedule.precision == "bfloat16"
         self._channels_last = schedule.channels_last
         if self._channels_last:
-            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
         self._compiled = torch.compile(self.dense) if schedule.compile else None
 
     def run_dense(self, pixels: Tensor) -> Any:

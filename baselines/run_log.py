@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from entitybench.whole_file import write_whole
 
 LOG, VALIDATION, CURVES = "log.csv", "validation.csv", "curves.png"
 
@@ -55,9 +56,7 @@ def _cut(path: Path, step: int) -> None:
         return
     head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
     kept = [line for line in lines if line.endswith("\n") and int(line.split(",")[0]) <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text(head + "".join(kept), encoding="utf-8")
-    os.replace(partial, path)  # noqa: PTH105  # atomic on every system
+    write_whole(path, (head + "".join(kept)).encode("utf-8"))
 
 
 def draw_curves(folder: Path) -> Path | None:

@@ -264,7 +264,7 @@ def _predictor(path: Path, changes: Mapping[str, Any], device: str) -> Any:
     from entitybench.baselines.prediction import Predictor
 
     model, _ = load_model(path, changes)
-    config: Any = getattr(model, "config")  # noqa: B009
+    config: Any = model.config
     model.run_with(config.schedule)
     best = "cuda" if torch.cuda.is_available() and device != "cpu" else "cpu"
     return Predictor.of(model.to(best).eval(), config)

@@ -7,7 +7,6 @@ losses that it would have had, and several processes compute the losses of one.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -335,7 +334,7 @@ def load_pretrained(model: BaselineModel, config: Any) -> None:
     if settings is not None and settings.weights:
         from entitybench.baselines.weights import load_backbone
 
-        load_backbone(Path(os.path.expanduser(settings.weights)), model, settings)  # noqa: PTH111
+        load_backbone(Path(settings.weights).expanduser(), model, settings)
 
 
 def _due(done: int, every: int, *, last: bool) -> bool:

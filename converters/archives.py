@@ -358,9 +358,9 @@ class _Window(io.RawIOBase):
         self._size = size
         self._position = 0
 
+    @abstractmethod
     def _read_at(self, position: int, count: int) -> bytes:
         """Return 1 to `count` bytes from a position below the size."""
-        raise NotImplementedError
 
     def readable(self) -> bool:
         return True

@@ -76,7 +76,7 @@ class MaskHead(nn.Module):
             size = bank.static_size
             widths = [(channels + 2, channels), (channels, channels), (channels, 1)]
             self.static.extend(nn.Conv2d(a, b, size, padding=size // 2) for a, b in widths)
-        for layer in self.static:
+        for layer in self.static:  # a list of modules does not know that they are convolutions
             nn.init.normal_(layer.weight, std=0.01)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
