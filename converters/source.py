@@ -124,13 +124,14 @@ class Source:
 
 
 def find_source(name: str) -> Source:
-    """Return the source of a name.
+    """Return the source of a name; only its own module is imported.
 
     Raises:
         UnknownNameError: There is none; tells the nearest.
     """
-    source = known_sources().get(name)
-    if source is None:
+    module = name.replace("-", "_")
+    source = _source_in(module) if module in _modules() else None
+    if source is None or source.name != name:
         kind = "source"
         raise UnknownNameError.of(kind, name, known_sources())
     return source
@@ -138,14 +139,19 @@ def find_source(name: str) -> Source:
 
 def known_sources() -> dict[str, Source]:
     """Return every source in this folder by name."""
-    package = entitybench.converters
-    modules = [
-        import_module(f"{package.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(package.__path__)
-        if not module.ispkg
-    ]
-    found = [module.SOURCE for module in modules if hasattr(module, "SOURCE")]
+    found = filter(None, map(_source_in, _modules()))
     return {source.name: source for source in sorted(found, key=lambda s: s.name)}
+
+
+def _modules() -> list[str]:
+    path = entitybench.converters.__path__
+    return [module.name for module in pkgutil.iter_modules(path) if not module.ispkg]
+
+
+def _source_in(module: str) -> Source | None:
+    loaded = import_module(f"{entitybench.converters.__name__}.{module}")
+    source: Source | None = getattr(loaded, "SOURCE", None)
+    return source
 
 
 def in_id_order(images: Sequence[ImageT]) -> list[ImageT]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from entitybench.converters.ade20k_classes import THINGS
 from entitybench.converters.worlds.archives import pack_tar, pack_zip
 from entitybench.converters.worlds.files import save_labels, save_photograph
 from entitybench.converters.worlds.scene import Scene
@@ -18,16 +19,6 @@ INSTANCES = "annotations_instance"
 _FOLDERS = {"train": "training", "val": "validation"}
 _CLASSES = 150
 _QUALITY = 92
-
-# SceneParse150 ids of the things; the k-th is category k of the instance maps
-INSTANCE100 = (
-    *(8, 9, 11, 13, 15, 16, 19, 20, 21, 23, 24, 25, 28, 31, 32, 33, 34, 36, 37, 38),
-    *(39, 40, 42, 43, 44, 45, 46, 48, 50, 51, 54, 56, 57, 58, 59, 63, 65, 66, 67, 68),
-    *(70, 71, 72, 73, 74, 75, 76, 77, 79, 81, 82, 83, 84, 86, 87, 88, 89, 90, 91, 93),
-    *(94, 96, 98, 99, 103, 104, 105, 108, 109, 111, 112, 113, 116, 117, 119, 120, 121),
-    *(122, 124, 125, 126, 127, 128, 130, 131, 133, 134, 135, 136, 137, 138, 139, 140),
-    *(143, 144, 145, 147, 148, 149, 150),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +57,7 @@ def write_scene(root: Path, split: str, index: int, scene: Scene) -> Ade20kRow:
     table = np.zeros((len(scene.entities) + 1, 3), dtype=np.uint8)
     for number, i in enumerate(things, start=1):
         # red: category of the instance maps; green: instance; blue is not used
-        table[i, :2] = INSTANCE100.index(scene.entities[i - 1].category) + 1, number
+        table[i, :2] = THINGS.index(scene.entities[i - 1].category) + 1, number
     save_labels(table[scene.entity_map], base / INSTANCES / folder / f"{name}.png")
     pixels = np.bincount(scene.classes.ravel(), minlength=_CLASSES + 1)
     return Ade20kRow(name, scene.layout, tuple(pixels.tolist()))

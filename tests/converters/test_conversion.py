@@ -155,6 +155,20 @@ def test_a_new_source_is_one_file(digits: Path, tmp_path: Path) -> None:
     assert entity_set.photographs is None
 
 
+def test_a_broken_source_fails_nobody_else(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "plugin" / "aa_broken.py").write_text("import nothing_of_that_name")
+    assert find_source("coco").name == "coco"
+    assert [s.images for s in convert("digits-of-old", digits, tmp_path / "out")] == [4, 3]
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+        find_source("aa-broken")
+
+
+@pytest.mark.parametrize("name", ["archives", "worlds", "ade20k_full", "", "../converters"])
+def test_a_module_that_is_no_source_is_none(name: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"unknown source `{name}`"):
+        find_source(name)
+
+
 def test_one_split_may_give_several_sets(digits: Path, tmp_path: Path) -> None:
     options = {"annotators": 2}
     summaries = convert("digits-of-old", digits, tmp_path, splits=["val"], options=options)

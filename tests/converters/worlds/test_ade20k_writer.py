@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entitybench.converters.worlds.ade20k_writer import INSTANCE100
+from entitybench.converters.ade20k_classes import THINGS
 from entitybench.converters.worlds.vocabulary import CATEGORIES
 
 Reader = Callable[[Path, str], Iterator[Any]]
@@ -35,7 +35,7 @@ def merged(
     semantic: np.ndarray[Any, Any], instance: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], list[int]]:
     """Stuff classes ascending, then instances ascending over whatever is there."""
-    things = set(INSTANCE100)
+    things = set(THINGS)
     segments = [
         (category, semantic == category)
         for category in range(1, 151)
@@ -45,7 +45,7 @@ def merged(
         mask = instance[..., 1] == number
         if mask.any():
             (red,) = np.unique(instance[..., 0][mask])
-            segments.append((INSTANCE100[red - 1], mask))
+            segments.append((THINGS[red - 1], mask))
     ids = np.zeros(semantic.shape, dtype=int)
     for number, (_, mask) in enumerate(segments, start=1):
         ids[mask] = number
@@ -59,8 +59,8 @@ def test_the_hundred_categories_are_the_real_ones(realdata: Path) -> None:
     file = "placeschallenge_instancesegmentation/categoryMapping.txt"
     text = (realdata / "ade20k_challenge" / file).read_text("utf-8")
     rows = [line.split() for line in text.splitlines()][1:]
-    assert list(dict.fromkeys(int(row[1]) for row in rows)) == list(INSTANCE100)
-    assert len(INSTANCE100) == 100
+    assert list(dict.fromkeys(int(row[1]) for row in rows)) == list(THINGS)
+    assert len(THINGS) == 100
 
 
 def test_names_and_ids_are_those_of_the_real_table(realdata: Path) -> None:
@@ -74,7 +74,7 @@ def test_names_and_ids_are_those_of_the_real_table(realdata: Path) -> None:
 
 def test_things_of_the_vocabulary_are_things_of_the_format() -> None:
     for category in CATEGORIES["ade20k"].values():
-        assert category.isthing == (category.id in INSTANCE100)
+        assert category.isthing == (category.id in THINGS)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -102,7 +102,7 @@ def test_readers_meet_what_the_real_release_has(world: Maker, truths: Reader) ->
     lost = covered = full = empty = 0
     for truth in truths(root, "train"):
         semantic, instance = pictures(root, "train", truth.stem)
-        thing = np.isin(semantic, INSTANCE100)
+        thing = np.isin(semantic, THINGS)
         lost += bool((thing & (instance[..., 1] == 0)).any())
         covered += bool((~thing & (semantic > 0) & (instance[..., 1] > 0)).any())
         full += instance[..., 1].max() == 255

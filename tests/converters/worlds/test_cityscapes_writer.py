@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entitybench.converters.worlds.cityscapes_writer import _COLOURS
+from entitybench.converters.cityscapes import _CITIES as REAL_CITIES
+from entitybench.converters.worlds.cityscapes_writer import _CITIES, _COLOURS
 from entitybench.converters.worlds.vocabulary import CATEGORIES
 
 Reader = Callable[[Path, str], Iterator[Any]]
@@ -30,6 +31,12 @@ def picture(root: Path, split: str, stem: str, kind: str) -> Image.Image:
     with Image.open(root / "gtFine" / split / city / f"{stem}_gtFine_{kind}.png") as opened:
         opened.load()
         return opened
+
+
+def test_no_city_is_a_real_one() -> None:
+    ours = [city for cities in _CITIES.values() for city in cities]
+    assert len(ours) == len(set(ours)) == 5
+    assert not set(ours) & {city for cities in REAL_CITIES.values() for city in cities}
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
