@@ -34,7 +34,7 @@ def ceiling(truth: EntitySet, data: Data, stride: int, most: int | None = None) 
     pairs = []
     for image in islice(truth, most):
         found, visible = _sampled(image.map, data, stride)
-        entity_map, scores = paint(found, 0, visible, image.map.shape).to_host()
+        entity_map, scores, _ = paint(found, 0, visible, image.map.shape).to_host()
         pairs.append(ImagePair(image.id, image.map, entity_map, scores))
     return evaluate(pairs).scores
 

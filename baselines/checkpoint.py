@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entitybench.baselines.configuration import as_table, config_from
-from entitybench.baselines.model import BaselineModel
+from entitybench.baselines.model import BaselineModel, Classes
 from entitybench.baselines.registry import family
 from entitybench.errors import FormatError, MissingDataError
 
@@ -37,7 +37,7 @@ class Card:
         config: Its configuration as plain values.
         trained_on: Names of the sets.
         hashes: Their content hashes, in that order.
-        class_names: Classes in order; none for a class-agnostic model.
+        classes: Those that the model tells apart.
         seed: Of the run.
         step: Steps that were taken.
         format: Of the file.
@@ -47,15 +47,10 @@ class Card:
     config: dict[str, Any]
     trained_on: tuple[str, ...]
     hashes: tuple[str, ...]
-    class_names: tuple[str, ...]
+    classes: Classes
     seed: int
     step: int
     format: str = field(default=FORMAT)
-
-    @property
-    def num_classes(self) -> int:
-        """1 for a class-agnostic model."""
-        return max(1, len(self.class_names))
 
 
 def save(
@@ -133,7 +128,7 @@ def load_model(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Ba
     for key, value in (changes or {}).items():
         table[key] = {**table.get(key, {}), **value}
     config = config_from(kind.config, table, str(path))
-    model = kind.build(config, card.num_classes)
+    model = kind.build(config, card.classes)
     load_weights(path, model)
     return model, card
 

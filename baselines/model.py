@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,28 @@ from torch import Tensor, nn
 
 from entitybench.baselines.batch import Batch, Images
 from entitybench.baselines.settings import Schedule
+from entitybench.errors import FormatError
+
+
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """The classes that a model tells apart; none makes it class-agnostic.
+
+    Attributes:
+        names: In order; a label is a place here.
+        things: For each whether it is of things; stuff and unknown are False.
+    """
+
+    names: tuple[str, ...] = ()
+    things: tuple[bool, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Number of classes, 1 for a class-agnostic model."""
+        return max(1, len(self.names))
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +86,26 @@ class BaselineModel(nn.Module, ABC):
     @abstractmethod
     def divisor(self) -> int:
         """Sides of the canvas must be multiples of it."""
+
+    @property
+    def capacity(self) -> int | None:
+        """Most entities of an image that the model can be trained on; None is no limit."""
+        return None
+
+    def load_published(self, path: Path) -> Sequence[str]:
+        """Load the weights of a whole model that somebody published, by renaming.
+
+        Args:
+            path: The file.
+
+        Returns:
+            Names in the file that this model has no use for.
+
+        Raises:
+            FormatError: The file is another model's, or the classes do not match.
+        """
+        msg = f"no format of published weights is known for {type(self).__name__}"
+        raise FormatError(msg, where=str(path), hint="`backbone.weights` takes a backbone's")
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return `losses(batch)`: what a distributed wrapper calls."""

@@ -32,19 +32,22 @@ class Painted:
     Attributes:
         ids: `(H, W)` int64: slot + 1 of the owner, 0 void.
         scores: `(K,)` float32 of each slot.
+        labels: `(K,)` int64 class of each slot.
         kept: `(K,)` bool: the slot owns pixels.
     """
 
     ids: Tensor
     scores: Tensor
+    labels: Tensor
     kept: Tensor
 
-    def to_host(self) -> tuple[EntityMap, NDArray[np.float64]]:
-        """Return the entity map, entities in order of the slots, and their scores."""
+    def to_host(self) -> tuple[EntityMap, NDArray[np.float64], NDArray[np.int64]]:
+        """Return the entity map, entities in order of the slots, their scores and classes."""
         kept = torch.nonzero(self.kept)[:, 0].cpu().numpy()
         scores = self.scores.double().cpu().numpy()[kept]
+        labels = self.labels.cpu().numpy()[kept]
         ids = self.ids.to(torch.int16).cpu().numpy()
-        return EntityMap.from_array(ids, entities=(kept + 1).tolist()), scores
+        return EntityMap.from_array(ids, entities=(kept + 1).tolist()), scores, labels
 
 
 def paint(
@@ -83,7 +86,8 @@ def paint(
         )
         scores = scores * total[1:] / regions.areas[0].clamp(min=1)
     survives = torch.nn.functional.pad(kept, (1, 0))
-    return Painted(owner * survives[owner], scores.clamp(0, 1), kept)
+    labels = candidates.labels[number]
+    return Painted(owner * survives[owner], scores.clamp(0, 1), labels, kept)
 
 
 def full_masks(

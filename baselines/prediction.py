@@ -16,13 +16,13 @@ from PIL import Image
 
 from entitybench.baselines.augmentation import stack, to_device
 from entitybench.baselines.batch import Images
-from entitybench.baselines.model import BaselineModel, MaskCandidates
+from entitybench.baselines.model import BaselineModel, Classes, MaskCandidates
 from entitybench.baselines.painting import paint
 from entitybench.baselines.placement import Placement, canvas_for, whole_placement
 from entitybench.baselines.settings import Data
 from entitybench.baselines.source import read_plain
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import EntityImage, EntitySet, Model
+from entitybench.entity_set import Category, EntityImage, EntitySet, Model, Provenance
 from entitybench.entity_writer import EntityWriter
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.photographs import read_photograph
@@ -39,10 +39,12 @@ class Prediction:
     Attributes:
         map: Its entities, best first.
         scores: `(N,)` float64 in [0, 1].
+        labels: `(N,)` int64 classes, 0 for class-agnostic models.
     """
 
     map: EntityMap
     scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +65,28 @@ class Predictor:
         data: How photographs are resized.
         rescore: Whether scores are multiplied by mean mask probabilities.
         least_side: Painted entities with a shorter side are dropped.
+        classes: Those that the model tells apart. They are written beside its entities, and
+            never change their score.
     """
 
     def __init__(
-        self, model: BaselineModel, data: Data, *, rescore: bool = False, least_side: int = 1
+        self,
+        model: BaselineModel,
+        data: Data,
+        *,
+        rescore: bool = False,
+        least_side: int = 1,
+        classes: Classes = Classes(),  # noqa: B008  # immutable
     ) -> None:
         self.model = model
+        self.classes = classes
         self._data = data
         self._divisor = max(model.divisor, data.divisor)
         self._rescore = rescore
         self._least_side = least_side
 
     @classmethod
-    def of(cls, model: BaselineModel, config: Any) -> Predictor:
+    def of(cls, model: BaselineModel, config: Any, classes: Classes = Classes()) -> Predictor:  # noqa: B008  # immutable
         """Make one as a configuration says."""
         inference = getattr(config, "inference", None)
         return cls(
@@ -83,7 +94,23 @@ class Predictor:
             config.data,
             rescore=getattr(inference, "rescore", False),
             least_side=getattr(inference, "least_side", 1),
+            classes=classes,
         )
+
+    @property
+    def categories(self) -> list[Category]:
+        """The classes as categories; ids count from 1."""
+        pairs = zip(self.classes.names, self.classes.things, strict=True)
+        return [Category(n, name, isthing=thing) for n, (name, thing) in enumerate(pairs, 1)]
+
+    def provenance(self, prediction: Prediction) -> list[Provenance]:
+        """Return the category of each predicted entity; none for a class-agnostic model."""
+        if not self.classes:
+            return []
+        return [
+            Provenance(category_id=label + 1, isthing=self.classes.things[label])
+            for label in prediction.labels.tolist()
+        ]
 
     @property
     def device(self) -> torch.device:
@@ -198,7 +225,12 @@ def predict_set(
         return predictor.prepare(photograph)
 
     with EntityWriter(
-        out, model=described, options=options, images=location, overwrite=overwrite
+        out,
+        model=described,
+        options=options,
+        categories=predictor.categories,
+        images=location,
+        overwrite=overwrite,
     ) as writer:
         if not writer.already_complete:
             entries = ((image.id, image.row.file_name, image) for image in truth)
@@ -236,7 +268,12 @@ def predict_folder(
         return predictor.prepare(read_photograph(str(folder), file.name))
 
     with EntityWriter(
-        out, model=described, options=options, images=str(folder), overwrite=overwrite
+        out,
+        model=described,
+        options=options,
+        categories=predictor.categories,
+        images=str(folder),
+        overwrite=overwrite,
     ) as writer:
         if not writer.already_complete:
             entries = ((file.stem, file.name, file) for file in files)
@@ -285,7 +322,13 @@ def _write_all(
             prepared = [future.result() for future in futures]
             done = [p for _, p in sorted(predictor._grouped(prepared), key=_first)]
             for (image_id, file_name, _), prediction in zip(chunk, done, strict=False):
-                writer.add(image_id, prediction.map, prediction.scores, file_name=file_name)
+                writer.add(
+                    image_id,
+                    prediction.map,
+                    prediction.scores,
+                    file_name=file_name,
+                    entities=predictor.provenance(prediction),
+                )
             if progress is not None:
                 progress(len(chunk))
 

@@ -11,10 +11,21 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from entitybench.baselines.model import BaselineModel
+from entitybench.baselines.model import BaselineModel, Classes
 from entitybench.errors import UnknownNameError
 
-FAMILIES = {"entity": "entitybench.baselines.entity.model"}
+FAMILIES = {
+    name: f"entitybench.baselines.{name}.model"
+    for name in (
+        "entity",
+        "panopticfcn",
+        "detr",
+        "maskformer",
+        "mask2former",
+        "knet",
+        "panopticfpn",
+    )
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +36,23 @@ class Family:
         name: As on the command line.
         package: Whose `configs/` holds the named configurations.
         config: The dataclass of a configuration; it has `data` and `schedule`.
-        build: From a configuration and a number of classes to a module; 1 is class-agnostic.
-        class_specific: Whether a configuration wants classes.
+        build: From a configuration and classes to a module; no classes is class-agnostic.
+        classes_key: The key that makes a configuration class-specific, like
+            `head.class_specific`.
     """
 
     name: str
     package: str
     config: type[Any]
-    build: Callable[[Any, int], BaselineModel]
-    class_specific: Callable[[Any], bool]
+    build: Callable[[Any, Classes], BaselineModel]
+    classes_key: str
+
+    def class_specific(self, config: Any) -> bool:
+        """Return whether a configuration wants classes."""
+        value = config
+        for part in self.classes_key.split("."):
+            value = getattr(value, part)
+        return bool(value)
 
 
 def family(name: str) -> Family:

@@ -46,11 +46,13 @@ class Arm:
         config: A named configuration, or a TOML file.
         train: Changes to it, like `schedule.rate=0.001`.
         predict: Changes at prediction; arms that differ only here share a run.
+        family: Of the model.
     """
 
     config: str
     train: tuple[str, ...] = ()
     predict: tuple[str, ...] = ()
+    family: str = "entity"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +232,7 @@ def run_protocol(
 def _result(
     protocol: Protocol, arm: Arm, seed: int, test_set: str, data: Path, out: Path, device: str
 ) -> Mechanism:
-    run = out / "runs" / _plain("-".join([arm.config, *arm.train])) / f"seed-{seed}"
+    run = out / "runs" / _plain("-".join([arm.family, arm.config, *arm.train])) / f"seed-{seed}"
     stem = run / _plain("-".join([test_set, *arm.predict]))
     done = Mechanism.load(stem)
     if done is None:
@@ -250,7 +252,7 @@ def _trained(protocol: Protocol, arm: Arm, seed: int, data: Path, run: Path, dev
     from entitybench.baselines.training import Run, train
     from entitybench.registry import open_union
 
-    kind = family("entity")
+    kind = family(arm.family)
     changes = [*arm.train, f"schedule.steps={protocol.steps}"]
     config = load_config(kind.config, kind.package, arm.config, changes)
     sets = open_union(protocol.train_on, data)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from entitybench.baselines.model import Classes
 from entitybench.entity_set import EntityImage, EntityRow, EntitySet
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.photographs import read_photograph
@@ -165,10 +166,12 @@ def read_plain(photograph: Image.Image, least: tuple[int, int]) -> Decoded:
     return Decoded(pixels, np.zeros(pixels.shape[:2], np.int32), empty.astype(bool), empty)
 
 
-def class_names_of(sets: Sequence[EntitySet]) -> list[str]:
-    """Return the classes of several sets; one name is one class."""
-    names = [c.name for s in sets for c in s.header.categories]
-    if not names:
+def classes_of(sets: Sequence[EntitySet]) -> Classes:
+    """Return the classes of several sets; one name is one class, a thing if any set says so."""
+    things: dict[str, bool] = {}
+    for category in (c for s in sets for c in s.header.categories):
+        things[category.name] = things.get(category.name, False) or bool(category.isthing)
+    if not things:
         msg = "class-specific training needs sets with categories"
         raise FormatError(msg, where=[str(s.path) for s in sets])
-    return list(dict.fromkeys(names))
+    return Classes(tuple(things), tuple(things.values()))

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m entitybench.baselines.speed --config gpu_r50 --size 800 1333 --batch 16
+    python -m entitybench.baselines.speed --model entity --config gpu_r50 --size 800 1333 --batch 16
 
 Random photographs of one size stay in memory, so that the disk is not measured. Training steps
 are forward, backward and optimiser; prediction goes to the photograph's original size. Reading
@@ -25,7 +25,7 @@ from PIL import Image
 
 from entitybench.baselines.augmentation import HostBatch, stack, to_device
 from entitybench.baselines.configuration import load_config
-from entitybench.baselines.model import BaselineModel
+from entitybench.baselines.model import BaselineModel, Classes
 from entitybench.baselines.optimiser import make_optimiser
 from entitybench.baselines.painting import paint
 from entitybench.baselines.placement import Placement, canvas_for
@@ -74,6 +74,7 @@ def measure(
     rounds: int,
     changes: tuple[str, ...] = (),
     device: str = "",
+    model_name: str = "entity",
 ) -> Timing:
     """Measure a configuration with random weights.
 
@@ -84,15 +85,16 @@ def measure(
         rounds: Timed repetitions, after a third as many that are not timed.
         changes: To the configuration.
         device: `cpu`, or nothing for the best there is.
+        model_name: Its family.
     """
-    kind = family("entity")
+    kind = family(model_name)
     config: Any = load_config(kind.config, kind.package, config_name, changes)
     best = torch.device("cuda" if torch.cuda.is_available() and device != "cpu" else "cpu")
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    model = kind.build(config, 1).to(best)
+    model = kind.build(config, Classes()).to(best)
     model.run_with(config.schedule)
     host = _random_batch(size, batch, max(model.divisor, config.data.divisor))
     warm = max(1, rounds // 3)
@@ -200,6 +202,7 @@ def _peak(device: torch.device) -> float:
 
 
 @click.command()
+@click.option("--model", default="entity", show_default=True)
 @click.option("--config", default="gpu_r50", show_default=True)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE")
 @click.option("--size", type=(int, int), default=(800, 1333), show_default=True)
@@ -207,6 +210,7 @@ def _peak(device: torch.device) -> float:
 @click.option("--rounds", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--device", type=click.Choice(["cpu", "best"]), default="best", show_default=True)
 def main(
+    model: str,
     config: str,
     changes: tuple[str, ...],
     size: tuple[int, int],
@@ -216,7 +220,7 @@ def main(
 ) -> None:
     """Measure training and prediction; prints one JSON object."""
     chosen = "cpu" if device == "cpu" else ""
-    timing = measure(config, size, batch, rounds, changes, chosen)
+    timing = measure(config, size, batch, rounds, changes, chosen, model)
     plain = {k: None if v != v else v for k, v in asdict(timing).items()}
     click.echo(json.dumps(plain, indent=1))
 

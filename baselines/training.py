@@ -24,13 +24,13 @@ from entitybench.baselines.batch import Batch
 from entitybench.baselines.checkpoint import CHECKPOINT, FINAL, Card
 from entitybench.baselines.distributed import global_sum, num_processes
 from entitybench.baselines.loader import Loader
-from entitybench.baselines.model import BaselineModel
+from entitybench.baselines.model import BaselineModel, Classes
 from entitybench.baselines.optimiser import make_optimiser, rate_at, set_rate
 from entitybench.baselines.prediction import Predictor
 from entitybench.baselines.registry import Family
 from entitybench.baselines.run_log import RunLog, draw_curves
 from entitybench.baselines.settings import Schedule
-from entitybench.baselines.source import Collection, class_names_of
+from entitybench.baselines.source import Collection, classes_of
 from entitybench.baselines.validation import validate
 from entitybench.entity_set import EntitySet
 from entitybench.errors import ConflictError, EntityBenchError, FormatError
@@ -139,20 +139,20 @@ class Trainer:
             msg = f"a batch of {run.schedule.batch} does not divide by {num_processes()} processes"
             raise FormatError(msg)
         specific = run.family.class_specific(run.config)
-        names = class_names_of(run.sets) if specific else []
+        classes = classes_of(run.sets) if specific else Classes()
         self._card = Card(
             run.family.name,
             checkpoint.card_config(run.config),
             tuple(s.header.name for s in run.sets),
             tuple(s.header.content_hash for s in run.sets),
-            tuple(names),
+            classes,
             run.seed,
             0,
         )
         self._card = replace(self._card, step=self._found_step())
         self.finished = (run.out / FINAL).exists()
         if not self.finished:
-            self._set_up(names)
+            self._set_up(classes)
 
     def _found_step(self) -> int:
         """Return the step of the checkpoint that is there, after checking that it is ours."""
@@ -175,10 +175,10 @@ class Trainer:
             raise ConflictError(msg, where=different, hint="`--overwrite` replaces it")
         return there.step
 
-    def _set_up(self, names: Sequence[str]) -> None:
+    def _set_up(self, classes: Classes) -> None:
         run, schedule = self._run, self._run.schedule
         torch.manual_seed(run.seed)  # the same first weights in every process
-        self.model: BaselineModel = run.family.build(run.config, self._card.num_classes)
+        self.model: BaselineModel = run.family.build(run.config, classes)
         load_pretrained(self.model, run.config)
         self.model.run_with(schedule)
         self.model.to(self._accelerator.device)
@@ -187,8 +187,9 @@ class Trainer:
             torch.backends.cudnn.allow_tf32 = True
         self._optimiser = make_optimiser(self.model, schedule)
         collection = Collection(
-            run.sets, run.locations, subset=run.config.data.subset, class_names=names
+            run.sets, run.locations, subset=run.config.data.subset, class_names=classes.names
         )
+        check_capacity(self.model, collection)
         self.loader = Loader(
             collection,
             run.config.data,
@@ -328,8 +329,25 @@ class _Window:
         return torch.stack(self._rows)
 
 
+def check_capacity(model: BaselineModel, collection: Collection) -> None:
+    """Refuse to train a model on images with more entities than it can find.
+
+    Raises:
+        FormatError: An image has more; tells the worst.
+    """
+    worst = max(collection.images, key=lambda image: image.num_entities)
+    if model.capacity is not None and worst.num_entities > model.capacity:
+        name = collection.sets[worst.set_number].header.name
+        over = sum(image.num_entities > model.capacity for image in collection.images)
+        msg = f"{over} images have more entities than the model's {model.capacity} queries"
+        where = f"{name}: image {worst.image_id} has {worst.num_entities}"
+        raise FormatError(msg, where=where, hint="raise `queries`")
+
+
 def load_pretrained(model: BaselineModel, config: Any) -> None:
-    """Load the backbone's pretrained weights, where the configuration names a file."""
+    """Load published weights: a whole model's (`weights`), a backbone's (`backbone.weights`)."""
+    if getattr(config, "weights", ""):
+        model.load_published(Path(config.weights).expanduser())
     settings = getattr(config, "backbone", None)
     if settings is not None and settings.weights:
         from entitybench.baselines.weights import load_backbone
@@ -347,13 +365,13 @@ def _flat(card: Card) -> dict[str, object]:
         "family": card.family,
         "seed": card.seed,
         "trained_on": dict(zip(card.trained_on, card.hashes, strict=True)),
-        "class_names": card.class_names,
+        "class_names": card.classes.names,
     }
     for table, values in card.config.items():
-        for key, value in values.items():
+        for key, value in values.items() if isinstance(values, dict) else [("", values)]:
             plain = json.loads(json.dumps(value))
             if (table, key) not in _FREE:
-                flat[f"{table}.{key}"] = plain
+                flat[f"{table}.{key}".rstrip(".")] = plain
     return flat
 
 

@@ -21,7 +21,7 @@ from entitybench.baselines.entity.mask_branch import MaskBranch, aligned_upsampl
 from entitybench.baselines.entity.mask_head import DYNAMIC_PATH, MaskHead, num_kernel_parameters
 from entitybench.baselines.entity.overlap import clusters, representatives, suppressed
 from entitybench.baselines.entity.pyramid import Pyramid
-from entitybench.baselines.model import BaselineModel, MaskCandidates
+from entitybench.baselines.model import BaselineModel, Classes, MaskCandidates
 from entitybench.baselines.registry import Family
 
 # mean and deviation of red, green and blue
@@ -256,8 +256,8 @@ def _side_lengths(height: int, width: int, level: int) -> tuple[int, int]:
     return -(-height // scale), -(-width // scale)
 
 
-def _build(config: EntityConfig, num_classes: int) -> EntityModel:
-    return EntityModel(config, num_classes)
+def _build(config: EntityConfig, classes: Classes) -> EntityModel:
+    return EntityModel(config, classes.count)
 
 
 FAMILY = Family(
@@ -265,5 +265,5 @@ FAMILY = Family(
     package="entitybench.baselines.entity",
     config=EntityConfig,
     build=_build,
-    class_specific=lambda config: config.head.class_specific,
+    classes_key="head.class_specific",
 )

@@ -167,7 +167,7 @@ def _load(
     best = "cuda" if torch.cuda.is_available() and device == "best" else "cpu"
     model.to(best).eval()
     options = {"step": card.step, "seed": card.seed, **{c.partition("=")[0]: c for c in changes}}
-    return Predictor.of(model, config), card, options
+    return Predictor.of(model, config, card.classes), card, options
 
 
 def _name(path: Path) -> str:

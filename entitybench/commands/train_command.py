@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     "--config", default="tiny", show_default=True, help="A named configuration, or a TOML file."
 )
 @click.option(
+    "--classes",
+    type=click.Choice(["agnostic", "specific"]),
+    help="Whether the model tells classes apart.  [default: the configuration's]",
+)
+@click.option(
     "--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change one key; may be repeated."
 )
 @click.option("--on", required=True, help="What to train on: a set's name or path, or `a+b`.")
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
 def command(
     model: str,
     config: str,
+    classes: str | None,
     changes: tuple[str, ...],
     on: str,
     validate: str | None,
@@ -97,6 +103,8 @@ def command(
         msg = "--steps and --epochs exclude each other"
         raise click.UsageError(msg)
     kind, sets = family(model), open_union(on, data)
+    if classes is not None:
+        changes = (*changes, f"{kind.classes_key}={str(classes == 'specific').lower()}")
     settings = load_config(kind.config, kind.package, config, changes)
     if epochs is not None:
         images_of_epoch = settings.data.budget or sum(map(len, sets))

@@ -77,7 +77,7 @@ def test_thin_entities_are_dropped_and_leave_void() -> None:
     painted = paint(found, 0, (8, 12), (8, 12), least_side=2)
     assert painted.kept.tolist() == [False, True]
     assert painted.ids[3].sum() == 0
-    entity_map, scores = painted.to_host()
+    entity_map, scores, _ = painted.to_host()
     assert entity_map.areas.tolist() == [96 - 21, 21]
     assert scores == pytest.approx([0.8])
 
@@ -87,7 +87,7 @@ def test_no_detection_is_an_empty_map() -> None:
     nobody = MaskCandidates(
         found.scores, torch.zeros_like(found.valid), found.boxes, found.labels, found.masks, 4
     )
-    entity_map, scores = paint(nobody, 0, INNER, OUTER).to_host()
+    entity_map, scores, _ = paint(nobody, 0, INNER, OUTER).to_host()
     assert entity_map.num_entities == 0
     assert scores.size == 0
     assert not full_masks(nobody, 0, INNER, OUTER).any()

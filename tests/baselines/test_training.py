@@ -96,10 +96,10 @@ def test_a_union_of_worlds_trains_and_is_validated(world: Path, tmp_path: Path) 
 def test_class_specific_training_knows_its_classes(world: Path, tmp_path: Path) -> None:
     run = make_run(world, tmp_path, "schedule.steps=1", "head.class_specific=true")
     model, card = load_model(train(run))
-    assert len(card.class_names) == card.num_classes > 20
+    assert len(card.classes.names) == card.classes.count > 20
     head = model.get_submodule("head.entityness")
     assert isinstance(head, torch.nn.Conv2d)
-    assert head.out_channels == card.num_classes
+    assert head.out_channels == card.classes.count
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(world: Path, tmp_path: Path) -> None:

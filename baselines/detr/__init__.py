@@ -1,0 +1,1 @@
+"""DETR for panoptic segmentation, through transformers."""

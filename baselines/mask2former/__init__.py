@@ -1,0 +1,1 @@
+"""Mask2Former, through transformers."""

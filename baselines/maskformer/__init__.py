@@ -1,0 +1,1 @@
+"""MaskFormer, through transformers."""
