@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from entitybench.converters.archives import plain_name
+from entitybench.archives import plain_name
 from entitybench.converters.layering import Z_ORDER_OPTION, Annotation, ZOrder, lay_out
 from entitybench.converters.source import (
     ConvertedImage,

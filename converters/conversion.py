@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 
-from entitybench.converters.archives import DAMAGE, close_archives, plain_name
+from entitybench.archives import DAMAGE, close_archives, plain_name
 from entitybench.converters.release import locate, wanted_splits
 from entitybench.converters.source import (
     ConvertedImage,

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from entitybench.converters.archives import plain_name
+from entitybench.archives import plain_name
 from entitybench.converters.source import ConvertedImage, SetPlan, SourceImage
 from entitybench.converters.source_tree import SourceTree
 from entitybench.errors import FormatError, MissingDataError

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from entitybench.converters.archives import (
+from entitybench.archives import (
     MEMBER,
     SUFFIXES,
     Archive,
@@ -195,8 +195,7 @@ class SourceTree:
         """Return where the files of a folder are, as `local.json` says it.
 
         Returns:
-            A path, or `archive.zip!/folder`; None where the files are not there, or in an
-            archive that only this tree can read (a tar, a nest).
+            A path, or `archive.zip!/folder`; None where the files are not there.
         """
         full = self._full(folder)
         path = self._disk_folder(full)
@@ -204,8 +203,7 @@ class SourceTree:
             return str(path)
         for archive, inside in self._archives(full):
             if inside in archive.folders:
-                plain = not archive.place.inside and archive.place.path.suffix.lower() == ".zip"
-                return f"{archive.place}{MEMBER}{inside}" if plain else None
+                return f"{archive.place}{MEMBER}{inside}"
         return None
 
     # --- where names lead ------------------------------------------------------

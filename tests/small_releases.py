@@ -50,10 +50,10 @@ def write(root: Path, files: Files) -> Path:
     return root
 
 
-def zipped(files: Files) -> bytes:
+def zipped(files: Files, compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Pack files."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return file.getvalue()

@@ -139,7 +139,7 @@ def fetch_archives(source: str, wanted: Wanted, *, quiet: bool) -> list[Path]:
 
 def _is_release(source: str, folder: Path) -> bool:
     """Tell whether a converter finds its release in a folder."""
-    from entitybench.converters.archives import close_archives
+    from entitybench.archives import close_archives
     from entitybench.converters.release import locate
     from entitybench.converters.source import find_source
     from entitybench.errors import MissingDataError

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from entitybench.converters.archives import close_archives
+from entitybench.archives import close_archives
+from tests.small_releases import zipped
 
 Ids = NDArray[np.int64]
 CATEGORIES = [
@@ -120,21 +121,13 @@ class Release:
             members[f"annotations/panoptic_{name}2017.json"] = json.dumps(split.table).encode()
             pngs = {f"panoptic_{name}2017/{png}": data for png, data in split.pngs.items()}
             litter = {f"__MACOSX/panoptic_{name}2017/._x.png": b"litter"}
-            members[f"annotations/panoptic_{name}2017.zip"] = zip_of(pngs | litter, inner)
+            members[f"annotations/panoptic_{name}2017.zip"] = zipped(pngs | litter, inner)
             photographs = {f"{name}2017/{n}": data for n, data in split.photographs.items()}
-            (root / f"{name}2017.zip").write_bytes(zip_of(photographs, zipfile.ZIP_STORED))
+            (root / f"{name}2017.zip").write_bytes(zipped(photographs, zipfile.ZIP_STORED))
         members["__MACOSX/annotations/._panoptic_val2017.json"] = b"litter"
         archive = root / "panoptic_annotations_trainval2017.zip"
-        archive.write_bytes(zip_of(members, outer))
+        archive.write_bytes(zipped(members, outer))
         return root
-
-
-def zip_of(members: dict[str, bytes], compression: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return file.getvalue()
 
 
 def write_files(root: Path, files: dict[str, bytes]) -> Path:
@@ -181,11 +174,6 @@ def new_release() -> Callable[[int], Release]:
         return Release({"val": split})
 
     return make
-
-
-@pytest.fixture
-def zipped() -> Callable[[dict[str, bytes], int], bytes]:
-    return zip_of
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from entitybench.errors import (
     OverlapError,
     UnknownNameError,
 )
+from tests.small_releases import zipped
 
 Table = dict[str, Any]
 CATEGORIES = [
@@ -153,12 +153,10 @@ def test_lvis_names_its_photographs_by_their_address(tmp_path: Path) -> None:
     assert written["000000000001"].row.file_name == "train2017/000000000001.jpg"
 
 
-def test_a_table_is_read_inside_its_archive(
-    tmp_path: Path, zipped: Callable[[dict[str, bytes], int], bytes]
-) -> None:
+def test_a_table_is_read_inside_its_archive(tmp_path: Path) -> None:
     data = {"lvis_v1_val.json": json.dumps(table()).encode()}
     (tmp_path / "in").mkdir()
-    (tmp_path / "in" / "lvis_v1_val.json.zip").write_bytes(zipped(data, 8))
+    (tmp_path / "in" / "lvis_v1_val.json.zip").write_bytes(zipped(data))
     (summary,) = convert("coco-instances", tmp_path / "in", tmp_path / "out")
     assert summary.entities == 6
 

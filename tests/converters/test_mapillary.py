@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image
 from entitybench.converters import convert
 from entitybench.entity_set import open_path
 from entitybench.errors import FormatError, MissingDataError
+from tests.small_releases import zipped
 
 LABELS = [
     {"name": "animal--bird", "instances": True, "evaluate": True},
@@ -103,11 +103,9 @@ def test_each_version_is_a_set(tmp_path: Path) -> None:
         assert image.row.file_name == "b7.jpg"
 
 
-def test_the_archive_is_read_in_place(
-    tmp_path: Path, files_of: Any, zipped: Callable[[dict[str, bytes], int], bytes]
-) -> None:
+def test_the_archive_is_read_in_place(tmp_path: Path, files_of: Any) -> None:
     convert("mapillary", write(tmp_path / "in", release()), tmp_path / "a")
-    archive = {"mapillary-vistas-dataset_public_v2.0.zip": zipped(release(), 8)}
+    archive = {"mapillary-vistas-dataset_public_v2.0.zip": zipped(release())}
     convert("mapillary", write(tmp_path / "zip", archive), tmp_path / "b")
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     assert files_of(tmp_path / "a")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
-import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from entitybench.converters.source_tree import SourceTree
 from entitybench.errors import FormatError, MissingDataError
+from entitybench.photographs import read_photograph
+from tests.small_releases import jpeg, tarred, zipped
 
-Zipped = Callable[[dict[str, bytes], int], bytes]
 FILES = {
     "annotations/table.json": b"{}",
     "annotations/maps/1.png": b"one",
@@ -32,15 +29,15 @@ def write(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def unpacked(root: Path, zipped: Zipped) -> Path:
+def unpacked(root: Path) -> Path:
     return write(root, FILES)
 
 
-def one_zip(root: Path, zipped: Zipped) -> Path:
+def one_zip(root: Path) -> Path:
     return write(root, {"all.zip": zipped(FILES, zipfile.ZIP_DEFLATED)})
 
 
-def nested(root: Path, zipped: Zipped) -> Path:
+def nested(root: Path) -> Path:
     maps = {"maps/1.png": b"one", "maps/deep/2.png": b"two"}
     outer = {
         "annotations/table.json": b"{}",
@@ -50,17 +47,12 @@ def nested(root: Path, zipped: Zipped) -> Path:
     return write(root, {"all.zip": zipped(outer, zipfile.ZIP_DEFLATED), "photos.zip": photos})
 
 
-def half_unpacked(root: Path, zipped: Zipped) -> Path:
+def half_unpacked(root: Path) -> Path:
     """The table and one map on disk, the other map in a tar, and an older copy in a zip."""
-    tar = io.BytesIO()
-    with tarfile.open(fileobj=tar, mode="w") as archive:
-        for name, data in (("maps/1.png", b"an older one"), ("maps/deep/2.png", b"two")):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+    tar = tarred({"maps/1.png": b"an older one", "maps/deep/2.png": b"two"})
     files = {n: FILES[n] for n in ("annotations/table.json", "annotations/maps/1.png")}
     photos = zipped({"photos/1.jpg": b"jpeg"}, zipfile.ZIP_STORED)
-    return write(root, {**files, "annotations/maps.tar": tar.getvalue(), "photos.zip": photos})
+    return write(root, {**files, "annotations/maps.tar": tar, "photos.zip": photos})
 
 
 LAYOUTS = [unpacked, one_zip, nested, half_unpacked]
@@ -68,8 +60,8 @@ ARCHIVES = ("all.zip", "annotations/maps.zip", "annotations/maps.tar", "photos.z
 
 
 @pytest.fixture(params=LAYOUTS, ids=lambda layout: layout.__name__)
-def tree(request: pytest.FixtureRequest, tmp_path: Path, zipped: Zipped) -> SourceTree:
-    return SourceTree.at(request.param(tmp_path / "source", zipped)).with_archives(*ARCHIVES)
+def tree(request: pytest.FixtureRequest, tmp_path: Path) -> SourceTree:
+    return SourceTree.at(request.param(tmp_path / "source")).with_archives(*ARCHIVES)
 
 
 def test_every_layout_shows_the_same_files(tree: SourceTree) -> None:
@@ -136,15 +128,15 @@ def test_a_file_larger_than_expected_is_not_read(tree: SourceTree) -> None:
         tree.read("photos/1.jpg", limit=3)
 
 
-def test_a_file_on_disk_comes_before_one_in_an_archive(tmp_path: Path, zipped: Zipped) -> None:
+def test_a_file_on_disk_comes_before_one_in_an_archive(tmp_path: Path) -> None:
     write(tmp_path, {"x/1": b"disk", "x.zip": zipped({"x/1": b"zip", "x/2": b"zip"}, 0)})
     tree = SourceTree.at(tmp_path).with_archives("x.zip")
     assert (tree.read("x/1"), tree.read("x/2")) == (b"disk", b"zip")
     assert tree.names("x") == ["x/1", "x/2"]
 
 
-def test_places_tell_where_a_file_is_or_would_be(tmp_path: Path, zipped: Zipped) -> None:
-    tree = SourceTree.at(nested(tmp_path, zipped)).with_archives(*ARCHIVES)
+def test_places_tell_where_a_file_is_or_would_be(tmp_path: Path) -> None:
+    tree = SourceTree.at(nested(tmp_path)).with_archives(*ARCHIVES)
     assert (
         tree.place("annotations/maps/1.png")
         == f"{tmp_path}/all.zip!/annotations/maps.zip!/maps/1.png"
@@ -155,33 +147,34 @@ def test_places_tell_where_a_file_is_or_would_be(tmp_path: Path, zipped: Zipped)
     assert str(tree) == str(tmp_path)
 
 
-def test_locations_are_what_a_set_can_read_photographs_from(tmp_path: Path, zipped: Zipped) -> None:
-    tree = SourceTree.at(nested(tmp_path / "n", zipped)).with_archives(*ARCHIVES)
+def test_locations_are_what_a_set_can_read_photographs_from(tmp_path: Path) -> None:
+    tree = SourceTree.at(nested(tmp_path / "n")).with_archives(*ARCHIVES)
     assert tree.location("photos") == f"{tmp_path}/n/photos.zip!/photos"
-    assert tree.location("annotations/maps") is None  # a nest: only this tree can read it
+    assert tree.location("annotations/maps") == f"{tmp_path}/n/all.zip!/annotations/maps.zip!/maps"
     assert tree.location("nowhere") is None
-    tree = SourceTree.at(unpacked(tmp_path / "u", zipped))
+    tree = SourceTree.at(unpacked(tmp_path / "u"))
     assert tree.location("photos") == f"{tmp_path}/u/photos"
-    tree = SourceTree.at(half_unpacked(tmp_path / "h", zipped)).with_archives(
-        "annotations/maps.tar"
-    )
+    tree = SourceTree.at(half_unpacked(tmp_path / "h")).with_archives("annotations/maps.tar")
     (tmp_path / "h" / "photos").mkdir()
     assert tree.location("photos") is None  # empty
 
 
-def test_a_location_in_a_zip_is_read_back(tmp_path: Path, zipped: Zipped) -> None:
-    from entitybench.photographs import read_photograph
-
-    jpeg = io.BytesIO()
-    Image.new("RGB", (5, 4)).save(jpeg, "JPEG")
-    write(tmp_path, {"photos.zip": zipped({"photos/sub/1.jpg": jpeg.getvalue()}, 0)})
-    location = SourceTree.at(tmp_path).with_archives("photos.zip").location("photos")
-    assert location is not None
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz", "zip in a zip"])
+def test_a_location_in_an_archive_is_read_back(tmp_path: Path, kind: str) -> None:
+    files = {"photos/sub/1.jpg": jpeg((4, 5))}
+    inner = f"photos.{kind[:3]}"
+    packed = {"zip": zipped(files), "tar": tarred(files), "tgz": tarred(files, "w:gz")}[kind[:3]]
+    whole = {"all.zip": zipped({inner: packed})} if " in " in kind else {inner: packed}
+    tree = SourceTree.at(write(tmp_path, whole)).with_archives("all.zip", inner)
+    location = tree.location("photos")
+    assert location == "!/".join([*tree.place(inner).split("!/"), "photos"])
     assert read_photograph(location, "sub/1.jpg").size == (5, 4)
+    with pytest.raises(MissingDataError, match=r"no photograph `sub/2.jpg`"):
+        read_photograph(location, "sub/2.jpg")
 
 
-def test_one_archive_is_a_tree_too(tmp_path: Path, zipped: Zipped) -> None:
-    path = nested(tmp_path, zipped) / "all.zip"
+def test_one_archive_is_a_tree_too(tmp_path: Path) -> None:
+    path = nested(tmp_path) / "all.zip"
     tree = SourceTree.at(path).with_archives("annotations/maps.zip")
     assert tree.folders() == ["annotations"]
     assert tree.read("annotations/maps/1.png") == b"one"

@@ -12,16 +12,15 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from entitybench.converters import archives
-from entitybench.converters.archives import ArchivePlace, open_archive, plain_name
+from entitybench import archives
+from entitybench.archives import ArchivePlace, open_archive, plain_name
 from entitybench.errors import EntityBenchError, FormatError, MissingDataError
+from tests.small_releases import zipped
 
-Zipped = Callable[[dict[str, bytes], int], bytes]
 STORED, DEFLATED = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED
 LIMIT = 1 << 30
 
@@ -48,7 +47,7 @@ def noise(seed: int, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("compression", [STORED, DEFLATED])
-def test_a_zip_is_read_in_place(tmp_path: Path, zipped: Zipped, compression: int) -> None:
+def test_a_zip_is_read_in_place(tmp_path: Path, compression: int) -> None:
     members = {"a/b.bin": noise(1, 100_000), "c.txt": b"", "a/d/e": b"e"}
     archive = open_archive(place_of(tmp_path / "x.zip", zipped(members, compression)))
     assert archive.sizes == {name: len(data) for name, data in members.items()}
@@ -103,7 +102,7 @@ def test_a_gzipped_tar_is_inflated_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert steps <= 2 * opened + len(members)
 
 
-def test_a_zip_inside_a_gzipped_tar_is_read_in_place(tmp_path: Path, zipped: Zipped) -> None:
+def test_a_zip_inside_a_gzipped_tar_is_read_in_place(tmp_path: Path) -> None:
     inner = {"y.png": noise(5, 300_000)}
     place = place_of(tmp_path / "x.tgz", gzipped({"maps.zip": zipped(inner, DEFLATED)}))
     assert open_archive(place.member("maps.zip")).read("y.png", LIMIT) == inner["y.png"]
@@ -131,9 +130,7 @@ def read_all(place: ArchivePlace) -> None:
 
 @pytest.mark.parametrize("outer", [STORED, DEFLATED])
 @pytest.mark.parametrize("inner", [STORED, DEFLATED])
-def test_a_zip_inside_a_zip_is_read_in_place(
-    tmp_path: Path, zipped: Zipped, inner: int, outer: int
-) -> None:
+def test_a_zip_inside_a_zip_is_read_in_place(tmp_path: Path, inner: int, outer: int) -> None:
     members = {f"d/{n}.bin": noise(n, 3_000 * n) for n in range(30)}
     data = zipped({"first": b"1" * 77, "in/ner.zip": zipped(members, inner)}, outer)
     archive = open_archive(place_of(tmp_path / "outer.zip", data).member("in/ner.zip"))
@@ -144,7 +141,7 @@ def test_a_zip_inside_a_zip_is_read_in_place(
     assert [path.name for path in tmp_path.iterdir()] == ["outer.zip"]  # no copy
 
 
-def test_archives_nest_three_deep_and_across_kinds(tmp_path: Path, zipped: Zipped) -> None:
+def test_archives_nest_three_deep_and_across_kinds(tmp_path: Path) -> None:
     third = zipped({"x": noise(3, 5_000)}, DEFLATED)
     second = tar_of([(tarfile.TarInfo("t/third.zip"), third)])
     place = place_of(tmp_path / "first.zip", zipped({"second.tar": second}, DEFLATED))
@@ -154,7 +151,7 @@ def test_archives_nest_three_deep_and_across_kinds(tmp_path: Path, zipped: Zippe
 
 
 def test_restart_points_are_few_and_give_the_same_bytes(
-    tmp_path: Path, zipped: Zipped, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any order of reads, with restart points near together, thinned out, or none."""
     members = {f"{n}": noise(n, 20_000) for n in range(100)}
@@ -194,7 +191,7 @@ def wrapped_zip(count: int) -> bytes:
 
 
 @pytest.mark.parametrize("outer", [STORED, DEFLATED])
-def test_more_than_65535_members_are_all_there(tmp_path: Path, zipped: Zipped, outer: int) -> None:
+def test_more_than_65535_members_are_all_there(tmp_path: Path, outer: int) -> None:
     data = wrapped_zip(66_000)
     assert struct.unpack("<H", data[-12:-10]) == (66_000 - 65_536,)  # what lesser tools believe
     place = place_of(tmp_path / "o.zip", zipped({"i.zip": data}, outer)).member("i.zip")
@@ -207,7 +204,7 @@ def test_more_than_65535_members_are_all_there(tmp_path: Path, zipped: Zipped, o
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../x", "a/../../x", "..\\x", "C:/x", "C:\\x", "a/.."]
 )
-def test_names_that_leave_the_folder_are_refused(tmp_path: Path, zipped: Zipped, name: str) -> None:
+def test_names_that_leave_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(FormatError, match="not a plain name"):
         plain_name(name)
     with pytest.raises(FormatError, match="not a plain name") as caught:
@@ -241,13 +238,13 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         open_archive(place_of(tmp_path / "x.tar", tar_of(twins)))
 
 
-def test_litter_is_skipped(tmp_path: Path, zipped: Zipped) -> None:
+def test_litter_is_skipped(tmp_path: Path) -> None:
     litter = ["__MACOSX/a/._b", "a/.DS_Store", "Thumbs.db", "a/._c", ".DS_Store"]
     data = zipped(dict.fromkeys([*litter, "a/b", "a/Thumbs.dbx"], b""), STORED)
     assert set(open_archive(place_of(tmp_path / "x.zip", data)).sizes) == {"a/b", "a/Thumbs.dbx"}
 
 
-def test_a_member_larger_than_expected_is_not_unpacked(tmp_path: Path, zipped: Zipped) -> None:
+def test_a_member_larger_than_expected_is_not_unpacked(tmp_path: Path) -> None:
     place = place_of(tmp_path / "bomb.zip", zipped({"zeros": bytes(50_000_000)}, DEFLATED))
     assert place.path.stat().st_size < 60_000
     with pytest.raises(FormatError, match="unpacks to 50,000,000 bytes, expected at most 1,000"):
@@ -262,9 +259,7 @@ def announce(data: bytes, size: int, announced: int) -> bytes:
 
 
 @pytest.mark.parametrize("compression", [STORED, DEFLATED])
-def test_a_member_that_lies_about_its_size_is_refused(
-    tmp_path: Path, zipped: Zipped, compression: int
-) -> None:
+def test_a_member_that_lies_about_its_size_is_refused(tmp_path: Path, compression: int) -> None:
     data = announce(zipped({"x": noise(0, 70_001)}, compression), 70_001, 50_001)
     with pytest.raises(FormatError):
         open_archive(place_of(tmp_path / "x.zip", data)).read("x", LIMIT)
@@ -272,7 +267,7 @@ def test_a_member_that_lies_about_its_size_is_refused(
 
 @pytest.mark.parametrize("announced", [60_000, 80_000])
 def test_a_nested_archive_that_lies_about_its_size_is_refused(
-    tmp_path: Path, zipped: Zipped, announced: int
+    tmp_path: Path, announced: int
 ) -> None:
     inner = zipped({"x": noise(0, 70_001)}, STORED)
     data = announce(zipped({"i.zip": inner}, DEFLATED), len(inner), announced)
@@ -282,7 +277,7 @@ def test_a_nested_archive_that_lies_about_its_size_is_refused(
 
 
 @pytest.mark.parametrize("cut", [1, 30, 3_000, 20_000])
-def test_a_truncated_archive_is_refused(tmp_path: Path, zipped: Zipped, cut: int) -> None:
+def test_a_truncated_archive_is_refused(tmp_path: Path, cut: int) -> None:
     data = zipped({"x": noise(0, 30_000)}, STORED)
     with pytest.raises(FormatError, match="not a readable archive") as caught:
         open_archive(place_of(tmp_path / "x.zip", data[:-cut]))
@@ -295,7 +290,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, name: str) -> None
         open_archive(place_of(tmp_path / name, b"<html>please log in</html>" * 100))
 
 
-def test_a_flipped_bit_anywhere_is_refused_or_harmless(tmp_path: Path, zipped: Zipped) -> None:
+def test_a_flipped_bit_anywhere_is_refused_or_harmless(tmp_path: Path) -> None:
     """Whatever is damaged, the outcome is a `FormatError` or the right bytes."""
     content = noise(0, 3_000)
     inner = zipped({"x": content}, DEFLATED)
@@ -323,7 +318,7 @@ def what_is_read(place: ArchivePlace, way: list[str]) -> bytes | str:
         return "refused"
 
 
-def test_an_encrypted_member_is_refused(tmp_path: Path, zipped: Zipped) -> None:
+def test_an_encrypted_member_is_refused(tmp_path: Path) -> None:
     data = bytearray(zipped({"x": b"secret"}, STORED))
     data[6] |= 1  # the flag in the local header, then in the table
     data[data.index(b"PK\1\2") + 8] |= 1
@@ -339,14 +334,14 @@ def test_a_missing_archive_is_named(tmp_path: Path) -> None:
         open_archive(ArchivePlace(tmp_path / "gone.zip"))
 
 
-def test_a_place_is_small_and_a_process_opens_it_once(tmp_path: Path, zipped: Zipped) -> None:
+def test_a_place_is_small_and_a_process_opens_it_once(tmp_path: Path) -> None:
     data = zipped({f"{n}": b"" for n in range(1_000)}, STORED)
     place = place_of(tmp_path / "x.zip", data)
     assert len(pickle.dumps(place)) < 400
     assert open_archive(pickle.loads(pickle.dumps(place))) is open_archive(place)
 
 
-def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path, zipped: Zipped) -> None:
+def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
     old = place_of(tmp_path / "x.zip", zipped({"x": b"old"}, STORED))
     assert open_archive(old).read("x", LIMIT) == b"old"
     new = place_of(tmp_path / "x.zip", zipped({"x": b"newer"}, STORED))
@@ -354,7 +349,7 @@ def test_an_archive_that_was_replaced_is_opened_anew(tmp_path: Path, zipped: Zip
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_threads_may_read_one_archive(tmp_path: Path, zipped: Zipped, nested: bool) -> None:
+def test_threads_may_read_one_archive(tmp_path: Path, nested: bool) -> None:
     members = {f"{n}": noise(n, 30_000) for n in range(20)}
     place = place_of(tmp_path / "x.zip", zipped(members, DEFLATED))
     if nested:

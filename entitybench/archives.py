@@ -16,6 +16,7 @@ decompresses more than was announced.
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import struct
@@ -205,6 +206,10 @@ def _opened(place: ArchivePlace) -> Archive:
 def close_archives() -> None:
     """Close what this process has open."""
     _opened.cache_clear()
+
+
+if hasattr(os, "register_at_fork"):  # a file that two processes share has one position
+    os.register_at_fork(after_in_child=close_archives)
 
 
 def _open_bytes(place: ArchivePlace) -> IO[bytes]:
