@@ -22,11 +22,8 @@ from entitybench.baselines.entity.mask_head import DYNAMIC_PATH, MaskHead, num_k
 from entitybench.baselines.entity.overlap import clusters, representatives, suppressed
 from entitybench.baselines.entity.pyramid import Pyramid
 from entitybench.baselines.model import BaselineModel, Classes, MaskCandidates
+from entitybench.baselines.pixels import PixelNorm
 from entitybench.baselines.registry import Family
-
-# mean and deviation of red, green and blue
-_MEAN = (123.675, 116.28, 103.53)
-_DEVIATION = {"caffe": (1.0, 1.0, 1.0), "imagenet": (58.395, 57.12, 57.375)}
 
 
 class DenseOutputs(NamedTuple):
@@ -60,8 +57,7 @@ class EntityModel(BaselineModel):
         self.head = Head(channels, len(self._levels), num_classes, kernels, config.head)
         self.mask_branch = MaskBranch(channels, mask) if mask.enabled else None
         self.mask_head = MaskHead(mask.channels, config.bank) if mask.enabled else None
-        self._mean = _constant(_MEAN)
-        self._deviation = _constant(_DEVIATION[config.backbone.pixels])
+        self.normalised = PixelNorm(config.backbone.pixels)
 
     @property
     def divisor(self) -> int:
@@ -75,12 +71,6 @@ class EntityModel(BaselineModel):
         if self.mask_branch is None:
             return DenseOutputs(head, pixels[:, :0, :0, :0])
         return DenseOutputs(head, self.mask_branch(levels))
-
-    def normalised(self, images: Images) -> Tensor:
-        """Return normalised pixels in the backbone's channel order, zero around each image."""
-        pixels = (images.pixels - self._mean) / self._deviation
-        pixels = pixels * images.inside
-        return pixels.flip(1) if self.config.backbone.pixels == "caffe" else pixels
 
     def grid_of(self, pixels: Tensor) -> Grid:
         """Return the locations of images on this canvas."""
@@ -244,10 +234,6 @@ def _counts(targets: Assignment, samples: Samples, batch: Batch) -> _Counts:
         masks.clamp(min=1),
         entities.clamp(min=1),
     )
-
-
-def _constant(values: Sequence[float]) -> nn.Buffer:
-    return nn.Buffer(torch.tensor(values)[:, None, None], persistent=False)
 
 
 def _side_lengths(height: int, width: int, level: int) -> tuple[int, int]:
