@@ -7,7 +7,7 @@ the list does not claim it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,12 +21,7 @@ from entitybench.entity_set import Category, Provenance
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.formats.image_ids import ImageId, ImageIds
 from entitybench.formats.json_file import decode_json, read_file
-from entitybench.formats.missing_score import (
-    MissingScore,
-    fill_scores,
-    refuse_scores_out_of_range,
-    score_rule,
-)
+from entitybench.formats.missing_score import MissingScore, fill_scores, judge_scores
 from entitybench.formats.predictions import ImageSize, Predictions, ScoredMap, refuse_absent
 from entitybench.png import open_png
 from entitybench.png_rows import read_values
@@ -41,6 +36,7 @@ class PanopticSegment(msgspec.Struct, frozen=True, gc=False):
     category_id: int | None = None
     iscrowd: int | bool = 0
     score: float | None = None
+    area: float | None = None
 
 
 class PanopticAnnotation(msgspec.Struct, frozen=True):
@@ -289,27 +285,16 @@ class CocoPanoptic(Predictions):
         self._path = str(path)
         self._rule = missing_score
         table = read_panoptic_table(read_file(path) if data is None else data, self._path)
-        self._of_image = self._match(table, ImageIds(image_ids))
+        self._of_image = ImageIds(image_ids).match(
+            ((a.image_id, a) for a in table.annotations),
+            self._path,
+            where=lambda a: f"{self._path}: image {a.image_id}",
+            stem=lambda a: PurePosixPath(a.file_name).stem,
+        )
         self._folder = _png_folder(path, [a.file_name for a in table.annotations])
-        self._check_scores()
+        self.score_rule = self._judge_scores()
         self.image_ids = frozenset(self._of_image)
         self.description = self._describe()
-
-    def _match(self, table: PanopticTable, ids: ImageIds) -> dict[str, PanopticAnnotation]:
-        found: dict[str, PanopticAnnotation] = {}
-        unknown: list[ImageId] = []
-        for annotation in table.annotations:
-            image_id = annotation.image_id
-            known = ids.find(image_id, PurePosixPath(annotation.file_name).stem)
-            if known is None:
-                unknown.append(image_id)
-            elif known in found:
-                msg = f"image `{known}` is listed twice"
-                raise FormatError(msg, where=f"{self._path}: image {image_id}")
-            else:
-                found[known] = annotation
-        ids.refuse(unknown, self._path)
-        return found
 
     def _segments(self) -> Iterator[tuple[str, PanopticSegment]]:
         for image_id, annotation in self._of_image.items():
@@ -317,18 +302,14 @@ class CocoPanoptic(Predictions):
                 if not segment.iscrowd:
                     yield image_id, segment
 
-    def _check_scores(self) -> None:
+    def _judge_scores(self) -> str:
         segments = list(self._segments())
-        scores = [segment.score for _, segment in segments]
-        self.score_rule = score_rule(scores.count(None), len(scores), self._rule, self._path)
-        refuse_scores_out_of_range(scores, self._place_of(segments))
 
-    def _place_of(self, segments: list[tuple[str, PanopticSegment]]) -> Callable[[int], str]:
         def place(index: int) -> str:
             image_id, segment = segments[index]
             return f"{self._path}: image {image_id}, segment {segment.id}"
 
-        return place
+        return judge_scores([s.score for _, s in segments], self._rule, self._path, place)
 
     def _describe(self) -> str:
         every = sum(len(a.segments_info) for a in self._of_image.values())

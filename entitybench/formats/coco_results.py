@@ -17,12 +17,7 @@ import msgspec
 from entitybench.candidates import Candidates
 from entitybench.formats.image_ids import ImageId, ImageIds
 from entitybench.formats.json_file import decode_json, is_object, read_file
-from entitybench.formats.missing_score import (
-    MissingScore,
-    fill_scores,
-    refuse_scores_out_of_range,
-    score_rule,
-)
+from entitybench.formats.missing_score import MissingScore, fill_scores, judge_scores
 from entitybench.formats.predictions import ImageSize, Predictions
 
 
@@ -111,7 +106,12 @@ class CocoResults(Predictions):
         table, self._prefix = _decode(read_file(path) if data is None else data, self._path)
         self._results = table.annotations
         self._of_image = self._group(table.images, ImageIds(image_ids))
-        self._check_scores()
+        self.score_rule = judge_scores(
+            [result.score for result in self._results],
+            missing_score,
+            self._path,
+            lambda index: f"{self._path}: {self._place(index)}",
+        )
         self.image_ids = frozenset(self._of_image)
         self.description = (
             f"COCO results JSON: {len(self._results):,} masks in {len(self._of_image):,} images"
@@ -134,11 +134,6 @@ class CocoResults(Predictions):
                 groups.setdefault(known, []).append(index)
         ids.refuse((image_id for image_id, known in found.items() if known is None), self._path)
         return groups
-
-    def _check_scores(self) -> None:
-        scores = [result.score for result in self._results]
-        self.score_rule = score_rule(scores.count(None), len(scores), self._rule, self._path)
-        refuse_scores_out_of_range(scores, lambda index: f"{self._path}: {self._place(index)}")
 
     def entry(self, image: ImageSize) -> ResultsEntry:
         """Return the results of one image; none, if the file does not mention it."""

@@ -7,10 +7,10 @@ is kept beside the map. AP_e needs entities that do not overlap, so truth that d
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -21,7 +21,12 @@ from entitybench.compiled_truth import TruthImage
 from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError, OverlapError
 from entitybench.formats.coco_instances import ImageInfo, stem_of
-from entitybench.formats.coco_panoptic import read_panoptic_png, read_panoptic_table
+from entitybench.formats.coco_panoptic import (
+    PanopticAnnotation,
+    PanopticTable,
+    read_panoptic_png,
+    read_panoptic_table,
+)
 from entitybench.formats.image_ids import ImageId
 from entitybench.formats.json_file import decode_json, read_file
 from entitybench.formats.predictions import ImageSize
@@ -39,21 +44,8 @@ class _Instances(msgspec.Struct):
     annotations: list[_Annotation]
 
 
-class _Segment(msgspec.Struct, gc=False):
-    id: int
-    area: float
-    iscrowd: int | bool = 0
-
-
-class _PanopticAnnotation(msgspec.Struct, gc=False):
-    image_id: ImageId
-    file_name: str
-    segments_info: list[_Segment]
-
-
-class _Panoptic(msgspec.Struct):
+class _Images(msgspec.Struct):
     images: list[ImageInfo]
-    annotations: list[_PanopticAnnotation]
 
 
 class _Kind(msgspec.Struct):
@@ -65,12 +57,10 @@ class _Kinds(msgspec.Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceImage:
-    """Annotations of one image: entities first, then crowds, each in file order."""
+class _Annotated:
+    """What is said of one image's regions: entities first, then crowds, each in file order."""
 
     size: ImageSize
-    place: str
-    segmentations: tuple[bytes, ...]
     areas: tuple[float, ...]
     num_crowds: int
 
@@ -78,6 +68,23 @@ class InstanceImage:
     def id(self) -> str:
         """The image's id."""
         return self.size.id
+
+    @property
+    def num_entities(self) -> int:
+        """How many of the regions are entities."""
+        return len(self.areas) - self.num_crowds
+
+    def entity_areas(self) -> NDArray[np.float64]:
+        """Return the stated areas of the entities."""
+        return np.array(self.areas[: self.num_entities], dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceImage(_Annotated):
+    """Annotations of one image, their masks not decoded."""
+
+    place: str
+    segmentations: tuple[bytes, ...]
 
     def load(self) -> tuple[EntityMap, NDArray[np.float64]]:
         """Decode the masks.
@@ -98,27 +105,18 @@ class InstanceImage:
                 "area|order` declares one and makes an entity set"
             )
             raise OverlapError(msg, where=error.where, hint=hint) from error
-        num_entities = len(masks) - self.num_crowds
         made = EntityMap.from_runs(
-            self.size.shape, done.map.starts, done.map.ids, num_entities, self.num_crowds
+            self.size.shape, done.map.starts, done.map.ids, self.num_entities, self.num_crowds
         )
-        return made, np.array(self.areas[:num_entities], dtype=np.float64)
+        return made, self.entity_areas()
 
 
 @dataclass(frozen=True, slots=True)
-class PanopticImage:
-    """Segments of one image: entities first, then crowds, each in file order."""
+class PanopticImage(_Annotated):
+    """Segments of one image, their picture not read."""
 
-    size: ImageSize
     png: Path
     segments: tuple[int, ...]
-    areas: tuple[float, ...]
-    num_crowds: int
-
-    @property
-    def id(self) -> str:
-        """The image's id."""
-        return self.size.id
 
     def load(self) -> tuple[EntityMap, NDArray[np.float64]]:
         """Read the PNG.
@@ -128,13 +126,12 @@ class PanopticImage:
             FormatError: Not a PNG of the image's size, or with ids that nothing lists.
         """
         ids = read_panoptic_png(self.png, shape=self.size.shape)
-        num_entities = len(self.segments) - self.num_crowds
-        entities, crowds = self.segments[:num_entities], self.segments[num_entities:]
+        entities, crowds = self.segments[: self.num_entities], self.segments[self.num_entities :]
         try:
             made = EntityMap.from_array(ids, entities=entities, crowds=crowds)
         except FormatError as error:
             raise error.at(str(self.png)) from error
-        return made, np.array(self.areas[:num_entities], dtype=np.float64)
+        return made, self.entity_areas()
 
 
 class CocoTruth(ABC):
@@ -167,8 +164,8 @@ def open_coco_truth(path: Path) -> CocoTruth:
     data = read_file(path)
     kinds = decode_json(data, _Kinds, str(path)).annotations
     if kinds and all(kind.segments_info is not msgspec.UNSET for kind in kinds):
-        read_panoptic_table(data, str(path))  # for what it refuses
-        return PanopticTruth(path, decode_json(data, _Panoptic, str(path)))
+        images = decode_json(data, _Images, str(path)).images
+        return PanopticTruth(path, images, read_panoptic_table(data, str(path)))
     return InstanceTruth(path, decode_json(data, _Instances, str(path)))
 
 
@@ -188,31 +185,23 @@ class InstanceTruth(CocoTruth):
         return [self._image(size, self._of_image[i]) for i, size in self._sizes.items()]
 
     def _image(self, size: ImageSize, annotations: list[_Annotation]) -> InstanceImage:
-        ordered = sorted(annotations, key=lambda a: bool(a.iscrowd))
-        return InstanceImage(
-            size,
-            self._place,
-            tuple(bytes(a.segmentation) for a in ordered),
-            tuple(a.area for a in ordered),
-            sum(bool(a.iscrowd) for a in ordered),
-        )
+        ordered, num_crowds = _entities_first(annotations)
+        areas = tuple(a.area for a in ordered)
+        masks = tuple(bytes(a.segmentation) for a in ordered)
+        return InstanceImage(size, areas, num_crowds, self._place, masks)
 
 
 class PanopticTruth(CocoTruth):
     """`images`, `annotations` with `segments_info`, and PNGs in the folder of the JSON's name."""
 
-    def __init__(self, path: Path, table: _Panoptic) -> None:
+    def __init__(self, path: Path, images: list[ImageInfo], table: PanopticTable) -> None:
         self._place = str(path)
         beside = path.with_name(path.name.removesuffix(".gz").removesuffix(".json"))
         self._folder = beside if beside.is_dir() else path.parent
-        self._sizes = _sizes(table.images, self._place)
-        self._of_image: dict[ImageId, _PanopticAnnotation] = {}
+        self._sizes = _sizes(images, self._place)
         for annotation in table.annotations:
             _refuse_unknown(annotation.image_id, self._sizes, self._place)
-            if annotation.image_id in self._of_image:
-                msg = f"image {annotation.image_id} is annotated twice"
-                raise FormatError(msg, where=self._place)
-            self._of_image[annotation.image_id] = annotation
+        self._of_image = {annotation.image_id: annotation for annotation in table.annotations}
 
     def images(self) -> list[PanopticImage]:
         """Return the images in file order, not decoded."""
@@ -222,15 +211,28 @@ class PanopticTruth(CocoTruth):
             raise FormatError(msg, where=[f"{self._place}: image {i}" for i in missing])
         return [self._image(size, self._of_image[i]) for i, size in self._sizes.items()]
 
-    def _image(self, size: ImageSize, annotation: _PanopticAnnotation) -> PanopticImage:
-        ordered = sorted(annotation.segments_info, key=lambda s: bool(s.iscrowd))
-        return PanopticImage(
-            size,
-            self._folder / annotation.file_name,
-            tuple(s.id for s in ordered),
-            tuple(s.area for s in ordered),
-            sum(bool(s.iscrowd) for s in ordered),
-        )
+    def _image(self, size: ImageSize, annotation: PanopticAnnotation) -> PanopticImage:
+        ordered, num_crowds = _entities_first(annotation.segments_info)
+        areas = tuple(s.area for s in ordered if s.area is not None)
+        if len(areas) < len(ordered):
+            msg = "a segment has no `area`, by which ground truth tells sizes"
+            raise FormatError(msg, where=f"{self._place}: image {annotation.image_id}")
+        png = self._folder / annotation.file_name
+        return PanopticImage(size, areas, num_crowds, png, tuple(s.id for s in ordered))
+
+
+class _Region(Protocol):
+    @property
+    def iscrowd(self) -> int | bool: ...
+
+
+_RegionT = TypeVar("_RegionT", bound=_Region)
+
+
+def _entities_first(rows: Iterable[_RegionT]) -> tuple[list[_RegionT], int]:
+    """Put crowds last, all else in file order; return how many crowds there are."""
+    ordered = sorted(rows, key=lambda row: bool(row.iscrowd))
+    return ordered, sum(bool(row.iscrowd) for row in ordered)
 
 
 def _sizes(images: list[ImageInfo], place: str) -> dict[ImageId, ImageSize]:

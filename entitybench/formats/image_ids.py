@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeVar
 
 from entitybench.errors import FormatError
 
 ImageId = int | str
+_T = TypeVar("_T")
 
 
 class ImageIds:
@@ -57,6 +59,38 @@ class ImageIds:
             msg = f"image id {image_id} may mean any of {', '.join(f'`{s}`' for s in stems)}"
             raise FormatError(msg, hint="write the file stem as the image id")
         return stems[0] if stems else None
+
+    def match(
+        self,
+        named: Iterable[tuple[object, _T]],
+        place: str,
+        where: Callable[[_T], str],
+        stem: Callable[[_T], str] = lambda _: "",
+    ) -> dict[str, _T]:
+        """Return what somebody's file or folder says of each image, by the ground truth's ids.
+
+        Args:
+            named: Ids in the file, each with what is said under it.
+            place: The file or folder, for messages.
+            where: Where in it a value is, for messages.
+            stem: The file stem in a value, as `find` takes it.
+
+        Raises:
+            FormatError: Images that the ground truth does not know, or two values for one image.
+        """
+        found: dict[str, _T] = {}
+        unknown: list[object] = []
+        for image_id, value in named:
+            known = self.find(image_id, stem(value)) if isinstance(image_id, int | str) else None
+            if known is None:
+                unknown.append(image_id)
+            elif known in found:
+                msg = f"image `{known}` is there twice"
+                raise FormatError(msg, where=[where(found[known]), where(value)])
+            else:
+                found[known] = value
+        self.refuse(unknown, place)
+        return found
 
     def refuse(self, unknown: Iterable[object], place: str) -> None:
         """Raise `FormatError` if there are unknown ids: their number and three examples."""

@@ -19,12 +19,7 @@ from entitybench.errors import FormatError
 from entitybench.formats.duplicates import KEEP, DuplicateRule, Duplicates, remove_duplicates
 from entitybench.formats.image_ids import ImageId, ImageIds
 from entitybench.formats.json_file import decode_json, is_object, read_file
-from entitybench.formats.missing_score import (
-    MissingScore,
-    fill_scores,
-    refuse_scores_out_of_range,
-    score_rule,
-)
+from entitybench.formats.missing_score import MissingScore, fill_scores, judge_scores
 from entitybench.formats.predictions import ImageSize, Predictions, refuse_absent
 from entitybench.formats.torch_file import load_torch, plain
 
@@ -43,7 +38,7 @@ class _Table(msgspec.Struct):
 
 
 class _Instances(msgspec.Struct):
-    """One image of detectron2's file."""
+    """The results of one image, as detectron2's file groups them."""
 
     image_id: ImageId
     instances: list[LabelledResult]
@@ -102,26 +97,24 @@ class LabelledResults(Predictions):
         self._rule, self._duplicates = missing_score, duplicates
         named = [(image_id, k) for image_id, rows in of_image.items() for k in range(len(rows))]
         results = [of_image[image_id][k] for image_id, k in named]
-        self._check(results, named)
+        self.score_rule = self._judge(results, named)
         self.image_ids = frozenset(of_image)
         self.num_classes = len({result.category_id for result in results} - {None})
         self.description = (
             f"{len(results):,} masks of {self.num_classes:,} classes in {len(of_image):,} images"
         )
 
-    def _check(self, results: Sequence[LabelledResult], named: Sequence[tuple[str, int]]) -> None:
-        scores = [result.score for result in results]
-        self.score_rule = score_rule(scores.count(None), len(scores), self._rule, self._path)
-
+    def _judge(self, results: Sequence[LabelledResult], named: Sequence[tuple[str, int]]) -> str:
         def place(index: int) -> str:
             return f"{self._path}: mask {named[index][1]} of image {named[index][0]}"
 
-        refuse_scores_out_of_range(scores, place)
+        rule = judge_scores([r.score for r in results], self._rule, self._path, place)
         bare = [k for k, result in enumerate(results) if result.category_id is None]
         if bare and self._duplicates.rule is DuplicateRule.PER_CLASS:
             msg = f"{len(bare):,} of {len(results):,} masks have no `category_id`"
             hint = "`--duplicates per-class` needs it; `agnostic` does not"
             raise FormatError(msg, where=[place(k) for k in bare[:4]], hint=hint)
+        return rule
 
     def entry(self, image: ImageSize) -> LabelledEntry:
         """Return the results of one image, not decoded yet."""
@@ -152,7 +145,8 @@ def open_coco(
     groups: dict[ImageId, list[LabelledResult]] = {}
     for result in results:
         groups.setdefault(result.image_id, []).append(result)
-    of_image = _matched(groups.items(), ImageIds(image_ids), place)
+    images = (_Instances(image_id, rows) for image_id, rows in groups.items())
+    of_image = _matched(images, ImageIds(image_ids), place)
     reader = LabelledResults(path, of_image, missing_score, duplicates)
     reader.absent_means_empty = True
     reader.description = f"COCO results JSON: {reader.description}"
@@ -179,26 +173,15 @@ def open_detectron2(
     except msgspec.ValidationError as error:
         msg = f"not detectron2's list of images with their `instances`: {error}"
         raise FormatError(msg, where=str(path)) from error
-    pairs = [(image.image_id, image.instances) for image in images]
-    of_image = _matched(pairs, ImageIds(image_ids), str(path))
+    of_image = _matched(images, ImageIds(image_ids), str(path))
     reader = LabelledResults(path, of_image, missing_score, duplicates)
     reader.description = f"detectron2 instances: {reader.description}"
     return reader
 
 
 def _matched(
-    groups: Iterable[tuple[ImageId, list[LabelledResult]]], ids: ImageIds, place: str
+    images: Iterable[_Instances], ids: ImageIds, place: str
 ) -> dict[str, list[LabelledResult]]:
-    found: dict[str, list[LabelledResult]] = {}
-    unknown: list[ImageId] = []
-    for image_id, results in groups:
-        known = ids.find(image_id)
-        if known is None:
-            unknown.append(image_id)
-        elif known in found:
-            msg = f"image `{known}` is listed twice"
-            raise FormatError(msg, where=f"{place}: image {image_id}")
-        else:
-            found[known] = results
-    ids.refuse(unknown, place)
-    return found
+    named = ((image.image_id, image) for image in images)
+    found = ids.match(named, place, where=lambda image: f"{place}: image {image.image_id}")
+    return {known: image.instances for known, image in found.items()}

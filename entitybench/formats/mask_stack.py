@@ -132,7 +132,8 @@ class MaskStacks(Predictions):
         self._path = str(path)
         self._rule = missing_score
         files = stack_files(path)
-        self._of_image = self._match(files, ImageIds(image_ids))
+        stems = ((file.stem, file) for file in files)
+        self._of_image = ImageIds(image_ids).match(stems, self._path, where=str)
         names = [_checked_names(file) for file in files]
         unscored = [arrays for arrays in names if "scores" not in arrays]
         self.score_rule = score_rule(
@@ -145,21 +146,6 @@ class MaskStacks(Predictions):
         )
         self.image_ids = frozenset(self._of_image)
         self.description = f"mask stacks: {len(files):,} files"
-
-    def _match(self, files: Sequence[Path], ids: ImageIds) -> dict[str, Path]:
-        found: dict[str, Path] = {}
-        unknown = []
-        for file in files:
-            known = ids.find(file.stem)
-            if known is None:
-                unknown.append(file.name)
-            elif known in found:
-                msg = f"two files for image `{known}`"
-                raise FormatError(msg, where=[str(found[known]), str(file)])
-            else:
-                found[known] = file
-        ids.refuse(unknown, self._path)
-        return found
 
     def entry(self, image: ImageSize) -> StackEntry:
         """Return the predictions of one image, not decoded yet."""

@@ -75,6 +75,26 @@ def score_rule(
     return str(rule) if missing == total else f"model, else {rule}"
 
 
+def judge_scores(
+    scores: Sequence[float | None], rule: MissingScore, place: str, place_of: Callable[[int], str]
+) -> str:
+    """Decide about scores, and name the rule for the signature.
+
+    Args:
+        scores: Each entity's score, or None.
+        rule: What stands in for None.
+        place: The file, for messages.
+        place_of: Where in it a score is.
+
+    Raises:
+        MissingDataError: As in `score_rule`.
+        FormatError: A score is not in [0, 1].
+    """
+    named = score_rule(scores.count(None), len(scores), rule, place)
+    refuse_scores_out_of_range(scores, place_of)
+    return named
+
+
 def fill_scores(
     scores: Sequence[float | None],
     areas: NDArray[np.int64],

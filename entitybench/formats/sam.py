@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitybench.candidates import Candidates
-from entitybench.errors import FormatError
 from entitybench.formats.image_ids import ImageIds
 from entitybench.formats.json_file import decode_json, is_object, read_file
 from entitybench.formats.predictions import ImageSize, Predictions, refuse_absent
@@ -109,7 +108,8 @@ class SamMasks(Predictions):
     ) -> None:
         self._path, self._score = str(path), score
         files = json_files(path)
-        self._of_image = _matched(files, ImageIds(image_ids), self._path)
+        named = ((stem(file), file) for file in files)
+        self._of_image = ImageIds(image_ids).match(named, self._path, where=str)
         self.score_rule = str(score)
         self.image_ids = frozenset(self._of_image)
         self.description = f"SAM masks: {len(files):,} JSON files, scored by {score}"
@@ -118,22 +118,6 @@ class SamMasks(Predictions):
         """Return the masks of one image, not decoded yet."""
         refuse_absent(self, image, self._path)
         return SamEntry(image, self._of_image[image.id], self._score)
-
-
-def _matched(files: Sequence[Path], ids: ImageIds, place: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    unknown: list[str] = []
-    for file in files:
-        known = ids.find(stem(file))
-        if known is None:
-            unknown.append(file.name)
-        elif known in found:
-            msg = f"two files for image `{known}`"
-            raise FormatError(msg, where=[str(found[known]), str(file)])
-        else:
-            found[known] = file
-    ids.refuse(unknown, place)
-    return found
 
 
 def stem(file: Path) -> str:

@@ -186,10 +186,8 @@ def open_outputs(path: Path, ids: ImageIds) -> dict[str, SavedOutput]:
     files = output_files(path)
     single = files[0] if len(files) == 1 and files[0].suffix in TORCH_SUFFIXES else None
     held = None if single is None else held_outputs(single)
-    if held is not None:
-        return _matched(held, ids, str(path))
-    named = [(file.stem, _of_file(file)) for file in files]
-    return _matched(named, ids, str(path))
+    named = [(file.stem, _of_file(file)) for file in files] if held is None else held
+    return ids.match(named, str(path), where=lambda output: output.place)
 
 
 def output_files(path: Path) -> list[Path]:
@@ -235,21 +233,3 @@ def _has_id(item: Any) -> bool:
 
 def _of_file(file: Path) -> SavedOutput:
     return NpzOutput(file) if file.suffix == ".npz" else TorchOutput(file)
-
-
-def _matched(
-    named: Sequence[tuple[Any, SavedOutput]], ids: ImageIds, place: str
-) -> dict[str, SavedOutput]:
-    found: dict[str, SavedOutput] = {}
-    unknown: list[object] = []
-    for image_id, output in named:
-        known = ids.find(image_id) if isinstance(image_id, int | str) else None
-        if known is None:
-            unknown.append(image_id)
-        elif known in found:
-            msg = f"two outputs for image `{known}`"
-            raise FormatError(msg, where=[found[known].place, output.place])
-        else:
-            found[known] = output
-    ids.refuse(unknown, place)
-    return found

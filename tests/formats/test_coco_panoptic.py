@@ -28,6 +28,7 @@ from entitybench.formats.coco_panoptic import (
     read_panoptic_truth,
 )
 from entitybench.formats.coco_panoptic_export import encode_panoptic_png
+from entitybench.formats.coco_truth import open_coco_truth
 from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import ImageSize, ScoredMap
 
@@ -350,7 +351,7 @@ def test_unknown_and_doubled_images_are_refused(write_panoptic: Write) -> None:
     listed["annotations"][0]["image_id"] = "000000000139"
     del listed["annotations"][2]
     path.write_text(json.dumps(listed))
-    with pytest.raises(FormatError, match="image `000000000139` is listed twice"):
+    with pytest.raises(FormatError, match="image `000000000139` is there twice"):
         CocoPanoptic(path, TRUTH)
 
 
@@ -409,3 +410,26 @@ def test_the_exporter_writes_the_same_png(panoptic_png: Png) -> None:
     assert entity_map.num_ids > 40_000
     assert np.array_equal(written, entity_map.to_array())
     assert np.array_equal(written, read_panoptic_png(panoptic_png(entity_map.to_array())))
+
+
+def test_truth_puts_crowds_last_and_needs_areas(tmp_path: Path) -> None:
+    """The stated areas are what sizes are told by; they need not be those of the pixels."""
+    segments = [{"id": 7, "area": 3, "iscrowd": 1}, {"id": 4, "area": 2.5}, {"id": 9, "area": 1}]
+    annotation = {"image_id": 139, "file_name": "139.png", "segments_info": segments}
+    image = {"id": 139, "file_name": "139.jpg", "width": 3, "height": 2}
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": [image], "annotations": [annotation]}))
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[..., 0] = [[7, 7, 4], [9, 4, 0]]
+    Image.fromarray(pixels).save(tmp_path / "139.png")
+    (truth,) = open_coco_truth(path).decoded()
+    assert truth.id == "139"
+    assert truth.map.to_array().tolist() == [[3, 3, 1], [2, 1, 0]]
+    assert (truth.map.num_entities, truth.map.num_crowds) == (2, 1)
+    assert truth.annotated is not None
+    assert truth.annotated.tolist() == [2.5, 1, 3]
+    del segments[1]["area"]
+    path.write_text(json.dumps({"images": [image], "annotations": [annotation]}))
+    with pytest.raises(FormatError, match="a segment has no `area`") as caught:
+        open_coco_truth(path).images()
+    assert caught.value.where == (f"{path}: image 139",)

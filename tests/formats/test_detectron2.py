@@ -157,7 +157,7 @@ def test_images_that_nobody_knows_or_that_come_twice(tmp_path: Path, image: Imag
     with pytest.raises(FormatError, match="1 image is unknown to the ground truth"):
         flat(tmp_path, image)
     torch.save({139: pair(SCORED), "000000000139": pair(SCORED)}, tmp_path / "p.pth")
-    with pytest.raises(FormatError, match="two outputs for image `000000000139`"):
+    with pytest.raises(FormatError, match="image `000000000139` is there twice"):
         flat(tmp_path, image)
 
 
@@ -244,7 +244,7 @@ def test_broken_instances(tmp_path: Path, image: ImageSize, rle: RLE) -> None:
     path = tmp_path / "instances_predictions.pth"
     one = {"image_id": 139, "instances": results(rle)}
     torch.save([one, one], path)
-    with pytest.raises(FormatError, match="image `000000000139` is listed twice"):
+    with pytest.raises(FormatError, match="image `000000000139` is there twice"):
         open_detectron2(path, IDS)
     torch.save([{"image_id": 139, "instances": [{"bbox": [0, 0, 1, 1]}]}], path)
     with pytest.raises(FormatError, match="not detectron2's list of images"):

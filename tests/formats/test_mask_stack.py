@@ -288,12 +288,12 @@ def test_damaged_data_fail_their_checksum(tmp_path: Path, image: ImageSize) -> N
 def test_unknown_and_doubled_files_are_refused(tmp_path: Path) -> None:
     for name in ("139", "000000000139", "other", "more"):
         np.savez(tmp_path / f"{name}.npz", masks=MASKS, scores=SCORES)
-    with pytest.raises(FormatError, match="two files for image `000000000139`"):
+    with pytest.raises(FormatError, match="image `000000000139` is there twice"):
         MaskStacks(tmp_path, TRUTH)
     (tmp_path / "139.npz").unlink()
     with pytest.raises(FormatError, match=r"^2 images are unknown") as caught:
         MaskStacks(tmp_path, TRUTH)
-    assert caught.value.where == (f"{tmp_path}: image more.npz", f"{tmp_path}: image other.npz")
+    assert caught.value.where == (f"{tmp_path}: image more", f"{tmp_path}: image other")
 
 
 def test_an_image_without_a_file_is_missing(tmp_path: Path, image: ImageSize) -> None:

@@ -148,7 +148,7 @@ def test_files_that_nobody_knows_or_that_come_twice(tmp_path: Path, rle: RLE) ->
     text = json.dumps(masks(rle))
     (tmp_path / "139.json").write_text(text)
     (tmp_path / "000000000139.json").write_text(text)
-    with pytest.raises(FormatError, match="two files for image `000000000139`"):
+    with pytest.raises(FormatError, match="image `000000000139` is there twice"):
         opened(tmp_path)
     (tmp_path / "000000000139.json").unlink()
     (tmp_path / "7.json").write_text(text)
