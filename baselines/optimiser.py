@@ -11,6 +11,7 @@ from entitybench.baselines.settings import Schedule
 
 _MOMENTUM = 0.9
 _WARM_START = 1e-3
+_POWER = 0.9
 _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 
@@ -42,9 +43,11 @@ def rate_at(schedule: Schedule, step: int) -> float:
     >>> [round(rate_at(one, s), 7) for s in (0, 750, 1500, 59_999, 60_000, 80_000)]
     [1e-05, 0.005005, 0.01, 0.01, 0.001, 0.0001]
     """
-    rate = schedule.rate
+    rate, passed = schedule.rate, min(1.0, step / max(1, schedule.steps))
     if schedule.shape == "cosine":
-        rate *= (1 + math.cos(math.pi * min(1.0, step / max(1, schedule.steps)))) / 2
+        rate *= (1 + math.cos(math.pi * passed)) / 2
+    elif schedule.shape == "poly":
+        rate *= (1 - passed) ** _POWER
     else:
         rate *= 0.1 ** sum(step >= round(drop * schedule.steps) for drop in schedule.drops)
     if step < schedule.warmup:

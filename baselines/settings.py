@@ -54,7 +54,8 @@ class Schedule:
         rate: Learning rate.
         decay: Weight decay.
         warmup: Steps of linear warm-up, from a thousandth of the rate.
-        shape: `steps` falls to a tenth at each drop, `cosine` to zero at the end.
+        shape: `steps` falls to a tenth at each drop, `cosine` and `poly` (power 0.9) to zero at the
+            end.
         drops: Where the rate falls, as fractions of all steps.
         clip: Largest norm of the gradient; 0 is no limit.
         precision: Of the dense part under autocast; losses are float32.
@@ -73,7 +74,7 @@ class Schedule:
     rate: float = 0.01
     decay: float = 1e-4
     warmup: int = 1500
-    shape: Literal["steps", "cosine"] = "steps"
+    shape: Literal["steps", "cosine", "poly"] = "steps"
     drops: tuple[float, ...] = (0.666667, 0.888889)
     clip: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"

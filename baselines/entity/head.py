@@ -123,7 +123,7 @@ class KernelBranch(nn.Module):
         if not self._active:
             return features[:, :0]
         if self._coordinates:
-            features = torch.cat([features, _coordinates(features)], dim=1)
+            features = torch.cat([features, coordinates(features)], dim=1)
         kernels: Tensor = self.output(self.tower(features))
         return kernels
 
@@ -139,7 +139,7 @@ def _tower(channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _coordinates(features: Tensor) -> Tensor:
+def coordinates(features: Tensor) -> Tensor:
     """Return `(B, 2, h, w)` coordinates from -1 to 1: down, then across."""
     batch, _, height, width = features.shape
     y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)

@@ -179,6 +179,10 @@ def test_learning_rates() -> None:
     cosine = Schedule(steps=100, warmup=0, rate=1.0, shape="cosine")
     assert rate_at(cosine, 50) == pytest.approx(0.5)
     assert rate_at(cosine, 0) == 1.0
+    poly = Schedule(steps=1000, warmup=0, rate=1.0, shape="poly")
+    assert rate_at(poly, 0) == 1.0
+    assert rate_at(poly, 900) == pytest.approx(0.125893, abs=1e-6)  # 0.1 ** 0.9
+    assert rate_at(poly, 1000) == 0.0
 
 
 def test_norms_do_not_decay() -> None:
