@@ -49,8 +49,9 @@ class MaskCandidates:
         boxes: `(B, K, 4)` float32 x0, y0, x1, y1 on the canvas.
         labels: `(B, K)` int64 classes, 0 for class-agnostic models.
         masks: `(B, K, h, w)` float32 probabilities; cell (i, j) lies at pixel
-            `(stride·i + stride//2, stride·j + stride//2)`. h and w are 0 for a detector.
+            `(stride·i + offset, stride·j + offset)`. h and w are 0 for a detector.
         stride: Pixels between cells.
+        offset: Where the first cell lies, in pixel indices; `stride // 2` unless given.
     """
 
     scores: Tensor
@@ -59,6 +60,12 @@ class MaskCandidates:
     labels: Tensor
     masks: Tensor
     stride: int
+    offset: float | None = None
+
+    @property
+    def first_cell(self) -> float:
+        """The pixel index, along both sides, of the first cell."""
+        return self.stride // 2 if self.offset is None else self.offset
 
 
 class BaselineModel(nn.Module, ABC):

@@ -123,8 +123,9 @@ def _enlarged(
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield the first slot and the `(k, H, W)` probabilities of a few masks at a time."""
     masks = candidates.masks[number]
+    stride, first_cell = candidates.stride, candidates.first_cell
     rows, columns = (
-        _on_device(cells, candidates.stride, inner, outer, masks.device)
+        _on_device(cells, stride, first_cell, inner, outer, masks.device)
         for cells, inner, outer in zip(masks.shape[1:], on_canvas, size, strict=True)
     )
     for first in range(0, len(masks), _AT_ONCE):
@@ -133,20 +134,25 @@ def _enlarged(
 
 
 @lru_cache(maxsize=256)
-def _on_device(cells: int, stride: int, inner: int, outer: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(enlargement(cells, stride, inner, outer)).to(device)
+def _on_device(
+    cells: int, stride: int, first_cell: float, inner: int, outer: int, device: torch.device
+) -> Tensor:
+    return torch.from_numpy(enlargement(cells, stride, first_cell, inner, outer)).to(device)
 
 
-def enlargement(cells: int, stride: int, inner: int, outer: int) -> NDArray[np.float32]:
+def enlargement(
+    cells: int, stride: int, first_cell: float, inner: int, outer: int
+) -> NDArray[np.float32]:
     """Return the `(outer, cells)` matrix from mask cells to the photograph along one side.
 
     Args:
-        cells: Mask cells along the canvas; cell i lies at `stride·i + stride//2`.
+        cells: Mask cells along the canvas; cell i lies at `stride·i + first_cell`.
         stride: Pixels of the canvas between cells.
+        first_cell: Pixel index of the first cell.
         inner: Pixels of the image on the canvas.
         outer: Pixels of the photograph.
     """
-    to_canvas = _linear((np.arange(inner) - stride // 2) / stride, cells)
+    to_canvas = _linear((np.arange(inner) - first_cell) / stride, cells)
     to_photograph = _linear((np.arange(outer) + 0.5) * inner / outer - 0.5, inner)
     both: NDArray[np.float32] = (to_photograph @ to_canvas).astype(np.float32)
     return both

@@ -31,11 +31,20 @@ def slow_masks(found: MaskCandidates) -> torch.Tensor:
 
 def test_enlargement_equals_two_bilinear_steps() -> None:
     found = candidates(5)
-    rows = torch.from_numpy(enlargement(8, 4, INNER[0], OUTER[0]))
-    columns = torch.from_numpy(enlargement(12, 4, INNER[1], OUTER[1]))
+    rows = torch.from_numpy(enlargement(8, 4, 2, INNER[0], OUTER[0]))
+    columns = torch.from_numpy(enlargement(12, 4, 2, INNER[1], OUTER[1]))
     torch.testing.assert_close(
         rows @ found.masks[0] @ columns.T, slow_masks(found), rtol=1e-5, atol=1e-5
     )
+
+
+def test_cells_in_the_middle_of_their_pixels() -> None:
+    """An offset of 1.5 is what `interpolate` means by a cell of four pixels."""
+    masks = candidates(3).masks[0]
+    rows = torch.from_numpy(enlargement(8, 4, 1.5, 32, 32))
+    columns = torch.from_numpy(enlargement(12, 4, 1.5, 48, 48))
+    expected = functional.interpolate(masks[None], size=CANVAS, mode="bilinear")[0]
+    torch.testing.assert_close(rows @ masks @ columns.T, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 32])
