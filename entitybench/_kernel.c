@@ -3315,6 +3315,227 @@ static PyObject *py_unfilter(PyObject *module, PyObject *arguments)
     return result;
 }
 
+/* ---- precision of ranked predictions whose images count any number of times ---- */
+
+/* A ranking, ready for any weights (see `metrics/ranking.py`).  Hits are those at any threshold;
+ * `events` lists, threshold after threshold, which of them are hits there. */
+typedef struct {
+    const int32_t *base_images, *hit_images, *base_before;
+    const int64_t *event_offsets, *odd_offsets;
+    const int32_t *events, *odd_before, *odd_images;
+    const int8_t *odd_signs;
+    size_t num_base, num_hits, num_events, num_odd;
+    int num_thresholds;
+} WeightedRanking;
+
+/* What one set of weights makes of a ranking. */
+typedef struct {
+    uint32_t *sums; /* of the first 0, 1, 2, ... of the base */
+    uint32_t *own;  /* weight of each hit */
+    uint32_t *base; /* sum of the base up to each hit */
+} WeightedHits;
+
+static bool all_within(const int32_t *items, size_t count, size_t end)
+{
+    bool within = true;
+    for (size_t i = 0; i < count; i++)
+        within &= items[i] >= 0 && (uint32_t)items[i] < end;
+    return within;
+}
+
+static bool ascends_to(const int64_t *offsets, int num_thresholds, size_t end)
+{
+    bool sound = offsets[0] == 0 && (uint64_t)offsets[num_thresholds] == end;
+    for (int t = 0; t < num_thresholds; t++)
+        sound &= offsets[t] <= offsets[t + 1];
+    return sound;
+}
+
+static bool ranking_is_sound(const WeightedRanking *ranking, size_t num_images)
+{
+    return all_within(ranking->base_images, ranking->num_base, num_images) &&
+           all_within(ranking->hit_images, ranking->num_hits, num_images) &&
+           all_within(ranking->base_before, ranking->num_hits, ranking->num_base + 1) &&
+           all_within(ranking->events, ranking->num_events, ranking->num_hits) &&
+           all_within(ranking->odd_before, ranking->num_events, ranking->num_odd + 1) &&
+           all_within(ranking->odd_images, ranking->num_odd, num_images) &&
+           ascends_to(ranking->event_offsets, ranking->num_thresholds, ranking->num_events) &&
+           ascends_to(ranking->odd_offsets, ranking->num_thresholds, ranking->num_odd);
+}
+
+/* Sum the base up to each hit; returns whether the sum fits. */
+static bool weigh_hits(const WeightedRanking *ranking, const int32_t *weights, WeightedHits *hits)
+{
+    uint64_t sum = 0;
+    hits->sums[0] = 0;
+    for (size_t i = 0; i < ranking->num_base; i++) {
+        sum += (uint32_t)weights[ranking->base_images[i]];
+        hits->sums[i + 1] = (uint32_t)sum;
+    }
+    for (size_t i = 0; i < ranking->num_hits; i++) {
+        hits->base[i] = hits->sums[ranking->base_before[i]];
+        hits->own[i] = (uint32_t)weights[ranking->hit_images[i]];
+    }
+    return sum <= UINT32_MAX;
+}
+
+/* The events at one threshold, on the way down the ranking. */
+typedef struct {
+    const int32_t *events, *odd_before, *odd_images;
+    const int8_t *odd_signs;
+    size_t num_events, num_odd, passed; /* `passed` odd ones */
+    uint32_t odd, hits;                 /* their sum, and that of the hits */
+} Descent;
+
+static Descent descend(const WeightedRanking *ranking, int t)
+{
+    int64_t event = ranking->event_offsets[t], odd = ranking->odd_offsets[t];
+    return (Descent){.events = ranking->events + event,
+                     .odd_before = ranking->odd_before + event,
+                     .odd_images = ranking->odd_images + odd,
+                     .odd_signs = ranking->odd_signs + odd,
+                     .num_events = (size_t)(ranking->event_offsets[t + 1] - event),
+                     .num_odd = (size_t)(ranking->odd_offsets[t + 1] - odd)};
+}
+
+/* What counts up to an event; events are asked for in order. */
+INLINED uint32_t seen_at(Descent *way, size_t event, const int32_t *weights,
+                         const WeightedHits *at)
+{
+    size_t end = (size_t)way->odd_before[event];
+    end = end < way->num_odd ? end : way->num_odd;
+    for (; way->passed < end; way->passed++)
+        way->odd += (uint32_t)weights[way->odd_images[way->passed]] *
+                    (uint32_t)way->odd_signs[way->passed];
+    return at->base[way->events[event]] + way->odd;
+}
+
+static double guarded_quotient(uint64_t hits, uint64_t seen)
+{
+    return (double)hits / ((double)seen + 2.220446049250313e-16); /* COCO's, against 0 / 0 */
+}
+
+enum { EVENTS_AT_ONCE = 16 };
+
+/* Fill the curve at one threshold.  Between two recall points the greatest quotient is sought
+ * by multiplying crosswise; of equal ones the last, which the guard lowers least.  Events that
+ * could not exceed it even if nothing but hits counted among them are passed at once. */
+static void weigh_curve(Descent *way, const int32_t *weights, const WeightedHits *at,
+                        const int64_t *needed, size_t num_points, double *curve)
+{
+    uint64_t best_hits = 0, best_seen = 0;
+    size_t reached = 0;
+    for (size_t begin = 0, end; begin < way->num_events; begin = end) {
+        uint32_t hits = way->hits, first = at->own[way->events[begin]];
+        end = begin + EVENTS_AT_ONCE < way->num_events ? begin + EVENTS_AT_ONCE : way->num_events;
+        for (size_t e = begin; e < end; e++)
+            way->hits += at->own[way->events[e]];
+        uint64_t seen = seen_at(way, begin, weights, at);
+        bool reaches = reached < num_points && needed[reached] <= (int64_t)way->hits;
+        if (!reaches && way->hits * best_seen < best_hits * (seen + (way->hits - hits - first)))
+            continue;
+        for (size_t e = begin; e < end; e++) {
+            hits += at->own[way->events[e]];
+            seen = seen_at(way, e, weights, at);
+            if (reached < num_points && needed[reached] <= (int64_t)hits) {
+                if (reached)
+                    curve[reached - 1] = guarded_quotient(best_hits, best_seen);
+                while (reached < num_points && needed[reached] <= (int64_t)hits)
+                    reached++;
+            } else if (hits * best_seen < best_hits * seen) {
+                continue;
+            }
+            best_hits = hits;
+            best_seen = seen;
+        }
+    }
+    double best = guarded_quotient(best_hits, best_seen);
+    for (size_t point = reached; point-- > 0;) {
+        best = curve[point] > best ? curve[point] : best;
+        curve[point] = best;
+    }
+}
+
+/* Fill the curves under one set of weights; returns whether its sums fit. */
+static bool weigh_draw(const WeightedRanking *ranking, const int32_t *weights, uint32_t *scratch,
+                       const int64_t *needed, size_t num_points, double *curves)
+{
+    uint32_t *own = scratch + ranking->num_base + 1;
+    WeightedHits hits = {scratch, own, own + ranking->num_hits};
+    if (!weigh_hits(ranking, weights, &hits))
+        return false;
+    for (int t = 0; t < ranking->num_thresholds; t++) {
+        Descent way = descend(ranking, t);
+        weigh_curve(&way, weights, &hits, needed, num_points, curves + (size_t)t * num_points);
+    }
+    return true;
+}
+
+/* weigh(base_images, hit_images, base_before, event_offsets, events, odd_before, odd_offsets,
+ * odd_images, odd_signs, weights, needed, curves, images, points) -> None; `curves` come zeroed */
+static PyObject *py_weigh(PyObject *module, PyObject *arguments)
+{
+    Lent lent[12];
+    Py_ssize_t num_images, num_points;
+    (void)module;
+    if (!open_call(arguments, lent, 12, "rrrrrrrrrrrw", "nn:weigh", &num_images, &num_points))
+        return NULL;
+    PyObject *result = NULL;
+    if (num_images < 1 || num_points < 1) {
+        refuse("impossible numbers");
+    } else if (whole_items(&lent[0], 4, 0, "base_images") &&
+               whole_items(&lent[1], 4, 0, "hit_images") &&
+               whole_items(&lent[2], 4, lent[1].count, "base_before") &&
+               whole_items(&lent[3], 8, 2, "event_offsets") &&
+               whole_items(&lent[4], 4, 0, "events") &&
+               whole_items(&lent[5], 4, lent[4].count, "odd_before") &&
+               whole_items(&lent[6], 8, lent[3].count, "odd_offsets") &&
+               whole_items(&lent[7], 4, 0, "odd_images") &&
+               whole_items(&lent[8], 1, lent[7].count, "odd_signs") &&
+               whole_items(&lent[9], 4, 0, "weights") && whole_items(&lent[10], 8, 0, "needed") &&
+               whole_items(&lent[11], 8, 0, "curves")) {
+        size_t images = (size_t)num_images, num_draws = lent[9].count / images;
+        WeightedRanking ranking = {.base_images = lent[0].view.buf,
+                                   .hit_images = lent[1].view.buf,
+                                   .base_before = lent[2].view.buf,
+                                   .event_offsets = lent[3].view.buf,
+                                   .events = lent[4].view.buf,
+                                   .odd_before = lent[5].view.buf,
+                                   .odd_offsets = lent[6].view.buf,
+                                   .odd_images = lent[7].view.buf,
+                                   .odd_signs = lent[8].view.buf,
+                                   .num_base = lent[0].count,
+                                   .num_hits = lent[1].count,
+                                   .num_events = lent[4].count,
+                                   .num_odd = lent[7].count,
+                                   .num_thresholds = (int)lent[3].count - 1};
+        size_t points = (size_t)num_points, curve_size = (lent[3].count - 1) * points;
+        if (lent[3].count > MAX_THRESHOLDS + 1 || !ranking_is_sound(&ranking, images) ||
+            lent[10].count / points < num_draws || lent[11].count / curve_size < num_draws) {
+            refuse("the ranking contradicts itself, or buffers are too small");
+        } else {
+            size_t room = ranking.num_base + 1 + 2 * ranking.num_hits;
+            uint32_t *scratch = malloc(room * sizeof(uint32_t));
+            bool fits = true;
+            Py_BEGIN_ALLOW_THREADS;
+            for (size_t draw = 0; scratch && fits && draw < num_draws; draw++)
+                fits = weigh_draw(&ranking, (const int32_t *)lent[9].view.buf + draw * images,
+                                  scratch, (const int64_t *)lent[10].view.buf + draw * points,
+                                  points, (double *)lent[11].view.buf + draw * curve_size);
+            Py_END_ALLOW_THREADS;
+            if (!scratch)
+                PyErr_NoMemory();
+            else if (!fits)
+                refuse("weights sum to more than 32 bits");
+            else
+                result = Py_NewRef(Py_None);
+            free(scratch);
+        }
+    }
+    give_back(lent, 12);
+    return result;
+}
+
 static PyMethodDef functions[] = {
     {"accumulate", py_accumulate, METH_VARARGS, NULL},
     {"compile_rle", py_compile_rle, METH_VARARGS, NULL},
@@ -3332,6 +3553,7 @@ static PyMethodDef functions[] = {
     {"table_rle", py_table_rle, METH_VARARGS, NULL},
     {"unfilter", py_unfilter, METH_VARARGS, NULL},
     {"unpack_runs", py_unpack_runs, METH_VARARGS, NULL},
+    {"weigh", py_weigh, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

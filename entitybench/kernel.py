@@ -360,6 +360,29 @@ def accumulate(
     )
 
 
+def weigh(
+    ranking: tuple[NDArray[np.generic], ...],
+    weights: NDArray[np.float64],
+    needed: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return precision at each recall point under each set of weights.
+
+    Args:
+        ranking: The columns of `metrics.ranking._Events`, for T thresholds.
+        weights: `(B, I)` how often each image counts; whole numbers.
+        needed: `(B, R)` hits with which each recall point is reached.
+
+    Returns:
+        `(B, T, R)` float64; 0 where recall is not reached.
+    """
+    draws, images = weights.shape
+    points = needed.shape[1]
+    curves = np.zeros((draws, ranking[3].size - 1, points))
+    how_often, hits = weights.astype(np.int32), needed.astype(np.int64)
+    _kernel.weigh(*ranking, how_often, hits, curves, images, points)
+    return curves
+
+
 # --- PNG rows ---
 
 

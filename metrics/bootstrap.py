@@ -15,18 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitybench.errors import ConflictError, UnknownNameError
-from entitybench.metrics.origins import has_origins, origin_columns
+from entitybench.metrics.boxes import box_records
+from entitybench.metrics.origins import ORIGINS, has_origins, origin_columns
 from entitybench.metrics.panoptic_quality import panoptic_sums, quality_of
-from entitybench.metrics.protocol import IOU_THRESHOLDS, MAX_DETECTIONS
+from entitybench.metrics.protocol import MAX_DETECTIONS
 from entitybench.metrics.ragged import images_of
-from entitybench.metrics.ranking import NUM_THRESHOLDS, RankedColumn, area_column, bits_of
+from entitybench.metrics.ranking import (
+    NUM_THRESHOLDS,
+    Column,
+    RankedColumn,
+    area_column,
+    bits_of,
+)
 from entitybench.metrics.records import MatchRecords
 from entitybench.result import Interval as FileInterval
 
 DEFAULT_LEVEL = 0.95
 _DRAWS_AT_ONCE = 64  # bounds the memory, not the result
 _AREAS = {"": "all", "s": "small", "m": "medium", "l": "large"}
-_AT = {"50": 0.5, "75": 0.75}
+_AT = {"50": 0, "75": 5}  # places in `IOU_THRESHOLDS`
+_QUALITIES = ("PQ", "SQ", "RQ")
 
 Samples = dict[str, NDArray[np.float64]]
 Statistic = Callable[[NDArray[np.float64]], Samples]
@@ -57,6 +65,7 @@ def bootstrap(
     seed: int = 0,
     level: float = DEFAULT_LEVEL,
     names: Sequence[str] | None = None,
+    overlapping: MatchRecords | None = None,
 ) -> dict[str, Interval]:
     """Return an interval for each score.
 
@@ -66,12 +75,15 @@ def bootstrap(
         seed: Of the draws.
         level: In (0, 1).
         names: Which scores; those of `score_names` unless given.
+        overlapping: Of the same images before overlap was resolved: adds `APoverlapping`.
 
     Raises:
         UnknownNameError: There is no score of that name.
         MissingDataError: A score needs tables that the records do not hold.
     """
     samples = resample(records, resamples, seed, names)
+    if overlapping is not None:
+        samples["APoverlapping"] = resample(overlapping, resamples, seed, ["AP"])["AP"]
     return {name: interval(values, level, seed) for name, values in samples.items()}
 
 
@@ -122,11 +134,15 @@ def intervals_in_points(intervals: Mapping[str, Interval]) -> dict[str, FileInte
 
 
 def score_names(records: MatchRecords) -> list[str]:
-    """Return the scores that can be resampled."""
-    names = [f"AP{letter}" for letter in _AREAS] + [f"AP{at}" for at in _AT]
-    names += [f"AR{cut}" for cut in MAX_DETECTIONS]
-    names += [f"AP{origin}" for origin in ("thing", "stuff")] if has_origins(records) else []
-    return names + ([] if records.tables is None else ["PQ", "SQ", "RQ"])
+    """Return the scores that can be resampled: all of `Evaluation.all_scores`."""
+    names = ["AP", *(f"AP{more}" for more in (*_AT, *_AREAS) if more)]
+    names += [f"AR{more}" for more in (*MAX_DETECTIONS, *_AREAS) if more]
+    if records.tables is None:
+        return names
+    names += [*_QUALITIES, "APb", *(f"APb{more}" for more in (*_AT, *_AREAS) if more)]
+    if has_origins(records):
+        names += [f"{kind}{origin}" for origin in ORIGINS for kind in ("AP", "AR")]
+    return names
 
 
 def resample(
@@ -139,7 +155,7 @@ def resample(
         MissingDataError: A score needs tables that the records do not hold.
     """
     chosen = list(names or score_names(records))
-    known, kind = [*score_names(records), "PQ", "SQ", "RQ"], "score"
+    known, kind = [*score_names(records), *_QUALITIES], "score"
     for name in chosen:
         if name not in known:
             raise UnknownNameError.of(kind, name, known)
@@ -166,45 +182,57 @@ def draws(num_images: int, resamples: int, seed: int) -> Iterator[NDArray[np.flo
 
 def _statistics(records: MatchRecords, names: set[str]) -> Iterator[Statistic]:
     """Yield what computes the wanted scores of weighted images, and perhaps more."""
+    recalls: dict[str, tuple[Column, int]] = {
+        f"AR{cut}": (area_column(records), cut) for cut in MAX_DETECTIONS
+    }
     for letter, area in _AREAS.items():
-        wanted = {f"AP{letter}"} | ({f"AP{at}" for at in _AT} if not letter else set())
-        if names & wanted:
-            ranked = RankedColumn(records, area_column(records, area))
-            yield _average_precisions(ranked, f"AP{letter}")
-    if names & {"APthing", "APstuff"}:
+        column = area_column(records, area)
+        yield from _average_precision(records, column, f"AP{letter}", names)
+        recalls |= {f"AR{letter}": (column, MAX_DETECTIONS[-1])} if letter else {}
+    if any(name.startswith("APb") for name in names):
+        boxes = box_records(records)
+        for letter, area in _AREAS.items():
+            column = area_column(boxes, area)
+            yield from _average_precision(boxes, column, f"APb{letter}", names)
+    if names & {f"{kind}{origin}" for origin in ORIGINS for kind in ("AP", "AR")}:
         for origin, column in origin_columns(records).items():
-            yield _average_precisions(RankedColumn(records, column), f"AP{origin}")
-    if names & {f"AR{cut}" for cut in MAX_DETECTIONS}:
-        yield _average_recalls(records)
-    if names & {"PQ", "SQ", "RQ"}:
+            yield from _average_precision(records, column, f"AP{origin}", names)
+            recalls[f"AR{origin}"] = column, MAX_DETECTIONS[-1]
+    if names & set(recalls):
+        yield _average_recalls(records, recalls)
+    if names & set(_QUALITIES):
         yield _qualities(records)
 
 
-def _average_precisions(ranked: RankedColumn, name: str) -> Statistic:
+def _average_precision(
+    records: MatchRecords, column: Column, name: str, names: set[str]
+) -> Iterator[Statistic]:
+    """Yield the AP of a column over all thresholds and at single ones, if any is wanted."""
+    at = {f"{name}{at}": t for at, t in _AT.items() if name in ("AP", "APb")}
+    if names.isdisjoint({name, *at}):
+        return
+    ranked = RankedColumn(records, column)
+
     def statistic(weights: NDArray[np.float64]) -> Samples:
-        values = np.array([ranked.average_precision(row) for row in weights])
-        samples = {name: values.mean(axis=1)}
-        if name == "AP":
-            at = {key: np.flatnonzero(t == IOU_THRESHOLDS)[0] for key, t in _AT.items()}
-            samples |= {f"AP{key}": values[:, t] for key, t in at.items()}
-        return samples
+        values = ranked.average_precision(weights)
+        return {name: values.mean(axis=1)} | {key: values[:, t] for key, t in at.items()}
 
-    return statistic
+    yield statistic
 
 
-def _average_recalls(records: MatchRecords) -> Statistic:
-    hits = records.matched[:, 0] & ~records.ignored[:, 0]
+def _average_recalls(records: MatchRecords, recalls: dict[str, tuple[Column, int]]) -> Statistic:
+    """Return the recalls of columns, each with so many predictions of an image at most."""
     owners, ranks = images_of(records.detection_offsets), records.ranks
-    found = np.zeros((len(MAX_DETECTIONS), len(records)))
-    for bits in bits_of(hits):
-        for m, cut in enumerate(MAX_DETECTIONS):
-            found[m] += np.bincount(owners[bits & (ranks < cut)], minlength=len(records))
-    positives = records.positives[:, 0].astype(np.float64)
+    found, positives = np.zeros((2, len(records), len(recalls)))
+    for place, (column, cut) in enumerate(recalls.values()):
+        positives[:, place] = column.positives
+        for bits in bits_of(column.matched & ~column.ignored):
+            found[:, place] += np.bincount(owners[bits & (ranks < cut)], minlength=len(records))
 
     def statistic(weights: NDArray[np.float64]) -> Samples:
         with np.errstate(invalid="ignore"):
-            recall = (weights @ found.T) / (weights @ positives)[:, None] / NUM_THRESHOLDS
-        return {f"AR{cut}": recall[:, m] for m, cut in enumerate(MAX_DETECTIONS)}
+            recall = (weights @ found) / (weights @ positives) / NUM_THRESHOLDS
+        return dict(zip(recalls, recall.T, strict=True))
 
     return statistic
 
@@ -213,6 +241,6 @@ def _qualities(records: MatchRecords) -> Statistic:
     sums = panoptic_sums(records).stacked()
 
     def statistic(weights: NDArray[np.float64]) -> Samples:
-        return dict(zip(("PQ", "SQ", "RQ"), quality_of(weights @ sums), strict=True))
+        return dict(zip(_QUALITIES, quality_of(weights @ sums), strict=True))
 
     return statistic

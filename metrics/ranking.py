@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from entitybench import kernel
 from entitybench.metrics.protocol import AREA_NAMES, IOU_THRESHOLDS, RECALL_POINTS
-from entitybench.metrics.ragged import images_of
+from entitybench.metrics.ragged import images_of, offsets_of
 from entitybench.metrics.records import MatchRecords
 
 NUM_THRESHOLDS = len(IOU_THRESHOLDS)
@@ -43,19 +45,57 @@ def area_column(records: MatchRecords, area: str = "all") -> Column:
     return Column(records.matched[:, index], records.ignored[:, index], records.positives[:, index])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Events:
-    """The true positives at one threshold, in order of rank.
+class _Events(NamedTuple):
+    """The true positives of D ranked predictions at each of T thresholds.
 
-    What counts at this threshold differs little from what counts at the last one (the base):
-    `odd_*` list where, so that what a hit has seen is two lookups and not a sum of its own.
+    A hit is a prediction that is a true positive at any threshold. What counts at one threshold
+    differs little from what counts at the last one (the base): `odd_*` list where, so that what
+    an event has seen is two lookups and not a sum of its own.
+
+    Attributes:
+        base_images: `(B,)` int32 image of each prediction of the base, in order of rank.
+        hit_images: `(H,)` int32 image of each hit, in order of rank.
+        base_before: `(H,)` int32 how many of the base rank up to each hit, itself included.
+        offsets: `(T + 1,)` int64; threshold t owns events `[t]:[t + 1]`.
+        events: `(E,)` int32 which hit each event is.
+        odd_before: `(E,)` int32 how many odd ones of its threshold rank up to each event.
+        odd_offsets: `(T + 1,)` int64; threshold t owns odd ones `[t]:[t + 1]`.
+        odd_images: `(O,)` int32.
+        odd_signs: `(O,)` int8: 1 counts here and not in the base, -1 the reverse.
     """
 
-    images: NDArray[np.int64]
-    base_before: NDArray[np.int64]
-    odd_images: NDArray[np.int64]
-    odd_signs: NDArray[np.float64]
-    odd_before: NDArray[np.int64]
+    base_images: NDArray[np.int32]
+    hit_images: NDArray[np.int32]
+    base_before: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    events: NDArray[np.int32]
+    odd_before: NDArray[np.int32]
+    odd_offsets: NDArray[np.int64]
+    odd_images: NDArray[np.int32]
+    odd_signs: NDArray[np.int8]
+
+    @classmethod
+    def of(
+        cls, images: NDArray[np.int64], hits: NDArray[np.uint16], counted: NDArray[np.uint16]
+    ) -> _Events:
+        """List them: images `(D,)` in order of rank, with the bits that are hits and that count."""
+        base = _bit(counted, NUM_THRESHOLDS - 1)
+        rows = np.flatnonzero(hits)
+        odd = [np.flatnonzero(bits != base) for bits in bits_of(counted)]
+        signs = [np.where(_bit(counted[o], t), 1, -1) for t, o in enumerate(odd)]
+        events = [np.flatnonzero(bits) for bits in bits_of(hits[rows])]
+        before = [np.searchsorted(o, rows[e], "right") for o, e in zip(odd, events, strict=True)]
+        return cls(
+            images[base].astype(np.int32),
+            images[rows].astype(np.int32),
+            np.cumsum(base, dtype=np.int32)[rows],
+            offsets_of([len(e) for e in events]),
+            np.concatenate(events).astype(np.int32),
+            np.concatenate(before).astype(np.int32),
+            offsets_of([len(o) for o in odd]),
+            images[np.concatenate(odd)].astype(np.int32),
+            np.concatenate(signs).astype(np.int8),
+        )
 
 
 class RankedColumn:
@@ -69,54 +109,60 @@ class RankedColumn:
     """
 
     def __init__(self, records: MatchRecords, column: Column) -> None:
-        order = np.argsort(-records.scores, kind="stable")
-        images = images_of(records.detection_offsets)[order]
+        order = best_first(records.scores)
         counted = ~column.ignored[order]
         hits = column.matched[order] & counted
+        images = images_of(records.detection_offsets)[order]
         self.positives = column.positives.astype(np.float64)
-        base = _bit(counted, NUM_THRESHOLDS - 1)
-        self._base_images = images[base]
-        base_before = np.cumsum(base, dtype=np.int64)
-        self._events = [
-            _events(images, _bit(hits, t), _bit(counted, t), base, base_before)
-            for t in range(NUM_THRESHOLDS)
-        ]
+        self._events = _Events.of(images, hits, counted)
 
     def precision(self, weights: Weights) -> NDArray[np.float64]:
         """Return precision at each recall point.
 
         Args:
-            weights: `(I,)` whole numbers as float64: how often each image counts.
+            weights: `(…, I)` whole numbers as float64: how often each image counts.
 
         Returns:
-            `(T, R)`; NaN where no true entity counts.
+            `(…, T, R)`; NaN where no true entity counts.
         """
-        positives = float(weights @ self.positives)
-        if not positives:
-            return np.full((NUM_THRESHOLDS, len(RECALL_POINTS)), np.nan)
-        needed = hits_needed(positives)
-        base = _cumulated(weights[self._base_images])
-        rows = [
-            sampled_precision(*self._hits_and_seen(events, weights, base), needed)
-            for events in self._events
-        ]
-        return np.stack(rows)
+        positives = weights @ self.positives
+        needed = hits_needed(np.maximum(positives, 1.0))
+        rows = weights.reshape(-1, len(self.positives))
+        points = needed.reshape(len(rows), -1)
+        if kernel.is_active() and len(self.positives):
+            curves = kernel.weigh(self._events, rows, points)
+        else:
+            parts = [self._curves(*row) for row in zip(rows, points, strict=True)]
+            curves = np.array(parts, dtype=np.float64)
+        curves = curves.reshape(*np.shape(positives), NUM_THRESHOLDS, len(RECALL_POINTS))
+        curves[positives == 0] = np.nan
+        return curves
 
     def average_precision(self, weights: Weights | None = None) -> NDArray[np.float64]:
-        """Return `(T,)` AP at each IoU threshold; every image counts once unless weighted."""
+        """Return `(…, T)` AP at each IoU threshold; every image counts once unless weighted."""
         every = np.ones(len(self.positives)) if weights is None else weights
-        return np.asarray(self.precision(every).mean(axis=1))
+        return np.asarray(self.precision(every).mean(axis=-1))
 
-    @staticmethod
-    def _hits_and_seen(
-        events: _Events, weights: Weights, base: Weights
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        hits = np.cumsum(weights[events.images])
-        seen = base[events.base_before]
-        if events.odd_images.size:
-            odd = _cumulated(weights[events.odd_images] * events.odd_signs)
-            seen += odd[events.odd_before]
-        return hits, seen
+    def _curves(self, weights: Weights, needed: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `(T, R)` precision under one set of weights: the twin of `kernel.weigh`."""
+        ranked = self._events
+        own = weights[ranked.hit_images]
+        seen = _cumulated(weights[ranked.base_images])[ranked.base_before]
+        odd_weights = weights[ranked.odd_images] * ranked.odd_signs
+        rows = []
+        for t in range(NUM_THRESHOLDS):
+            held = slice(*ranked.offsets[t : t + 2])
+            events, odd = ranked.events[held], slice(*ranked.odd_offsets[t : t + 2])
+            seen_here = seen[events] + _cumulated(odd_weights[odd])[ranked.odd_before[held]]
+            rows.append(sampled_precision(np.cumsum(own[events]), seen_here, needed))
+        return np.stack(rows)
+
+
+def best_first(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the positions by falling score, ties in order."""
+    if kernel.is_active():
+        return kernel.sort_scores(scores)
+    return np.argsort(-scores, kind="stable")
 
 
 def average_recall(column: Column) -> float:
@@ -126,8 +172,8 @@ def average_recall(column: Column) -> float:
     return hits / positives / NUM_THRESHOLDS if positives else math.nan
 
 
-def hits_needed(positives: float) -> NDArray[np.float64]:
-    """Return the least number of hits with which each recall point is reached.
+def hits_needed(positives: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the least number of hits with which each recall point is reached: `(…, R)`.
 
     It is compared as a quotient, as COCO does: 35 of 100 are a recall of .35, which the point
     .35000000000000003 is not.
@@ -135,9 +181,10 @@ def hits_needed(positives: float) -> NDArray[np.float64]:
     >>> hits_needed(100)[34:36]
     array([34., 36.])
     """
-    needed = np.ceil(RECALL_POINTS * positives)
-    needed -= (needed - 1) / positives >= RECALL_POINTS
-    needed += needed / positives < RECALL_POINTS
+    total = np.asarray(positives)[..., None]
+    needed: NDArray[np.float64] = np.ceil(RECALL_POINTS * total)
+    needed -= (needed - 1) / total >= RECALL_POINTS
+    needed += needed / total < RECALL_POINTS
     return needed
 
 
@@ -159,24 +206,6 @@ def sampled_precision(
         best = np.maximum.reduceat(precision, first[:reached])
         at_points[:reached] = np.maximum.accumulate(best[::-1])[::-1]
     return at_points
-
-
-def _events(
-    images: NDArray[np.int64],
-    is_hit: NDArray[np.bool_],
-    is_counted: NDArray[np.bool_],
-    base: NDArray[np.bool_],
-    base_before: NDArray[np.int64],
-) -> _Events:
-    hits = np.flatnonzero(is_hit)
-    odd = np.flatnonzero(is_counted != base)
-    return _Events(
-        images[hits],
-        base_before[hits],
-        images[odd],
-        np.where(is_counted[odd], 1.0, -1.0),
-        np.searchsorted(odd, hits, side="right"),
-    )
 
 
 def _cumulated(values: NDArray[np.float64]) -> NDArray[np.float64]:

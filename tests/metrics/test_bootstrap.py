@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from entitybench import kernel
 from entitybench.entity_map import EntityMap
 from entitybench.errors import ConflictError, MissingDataError, UnknownNameError
 from entitybench.metrics import Evaluation, ImagePair, MatchRecords, accumulate, evaluate
@@ -23,10 +24,8 @@ from entitybench.metrics.bootstrap import (
     score_names,
 )
 from entitybench.metrics.protocol import AREA_NAMES
-from entitybench.metrics.ranking import RankedColumn, area_column, hits_needed
+from entitybench.metrics.ranking import Column, RankedColumn, area_column, hits_needed
 from entitybench.metrics.tables import STUFF, THING
-
-NAMES = ("AP", "APs", "APm", "APl", "AP50", "AP75", "AR1", "AR10", "AR100", "PQ", "SQ", "RQ")
 
 
 def made_records(
@@ -80,10 +79,9 @@ def test_a_resample_is_a_data_set(records: MatchRecords) -> None:
     rng = np.random.default_rng(7)
     for index in range(40):
         expected = literal(records, rng.integers(0, len(records), len(records)))
-        for name in NAMES:
-            np.testing.assert_allclose(
-                samples[name][index], expected[name], atol=1e-14, err_msg=name
-            )
+        assert set(samples) == set(expected)
+        for name, value in expected.items():
+            np.testing.assert_allclose(samples[name][index], value, atol=1e-14, err_msg=name)
 
 
 def test_precision_of_a_resample_has_the_bits_of_the_literal_one(records: MatchRecords) -> None:
@@ -158,12 +156,73 @@ def test_origins_are_resampled_too(records: MatchRecords) -> None:
     assert records.tables is not None
     origins = np.where(np.arange(len(records.truth_sizes)) % 3, THING, STUFF).astype(np.int8)
     known = replace(records, tables=records.tables.with_origins(origins))
-    samples = resample(known, 5, 0, ["APthing", "APstuff"])
+    assert set(score_names(known)) == set(Evaluation.of(known).all_scores())
+    samples = resample(known, 5, 0, ["APthing", "APstuff", "ARthing", "ARstuff"])
     rng = np.random.default_rng(0)
     for index in range(5):
         expected = literal(known, rng.integers(0, len(records), len(records)))
-        assert samples["APstuff"][index] == pytest.approx(expected["APstuff"], abs=1e-14)
-        assert samples["APthing"][index] == pytest.approx(expected["APthing"], abs=1e-14)
+        for name, values in samples.items():
+            assert values[index] == pytest.approx(expected[name], abs=1e-14)
+
+
+def test_masks_before_resolving_share_the_draws(records: MatchRecords) -> None:
+    other = made_records(14, seed=0, quality=0.2)
+    found = bootstrap(records, 20, 3, names=["AP"], overlapping=other)
+    assert found["APoverlapping"] == bootstrap(other, 20, 3, names=["AP"])["AP"]
+    assert set(found) == {"AP", "APoverlapping"}
+
+
+@pytest.mark.skipif(not kernel.is_active(), reason="the kernel is not active")
+@pytest.mark.parametrize("seed", range(6))
+def test_the_kernel_gives_the_bits_of_numpy(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(seed)
+    some = made_records(12, seed, ties=seed % 2 == 0)
+    weights = np.concatenate(
+        [*draws(12, 30, seed), random.integers(0, 2, (5, 12)), np.zeros((1, 12))]
+    )
+    for name in AREA_NAMES:
+        ranked = RankedColumn(some, area_column(some, name))
+        compiled = ranked.precision(weights)
+        with monkeypatch.context() as patch:
+            patch.setattr(kernel, "_active", False)
+            np.testing.assert_array_equal(ranked.precision(weights), compiled)
+            np.testing.assert_array_equal(ranked.precision(weights[0]), compiled[0])
+
+
+@pytest.mark.skipif(not kernel.is_active(), reason="the kernel is not active")
+@pytest.mark.parametrize("falls", [True, False])
+def test_the_kernel_passes_over_nothing_in_long_rankings(
+    monkeypatch: pytest.MonkeyPatch, *, falls: bool
+) -> None:
+    """Dozens of hits between two recall points; precision falls along the ranking, or does not."""
+    random = np.random.default_rng(0)
+    scores = np.sort(random.random((60, 100)), axis=1)[:, ::-1].ravel()
+    quality = random.random(6000) * (scores if falls else 1)
+    levels = np.searchsorted(np.linspace(0.05, 0.6, 10), quality)
+    matched = ((1 << levels) - 1).astype(np.uint16)
+    matched[::97] &= 0b1011110011  # boxes need not match at every threshold below
+    ignored = np.where(random.random(6000) < 0.1, matched >> 3, 0).astype(np.uint16)
+    column = Column(matched, ignored, np.full(60, 70))
+    some = replace(made_records(60, 0), scores=scores, detection_offsets=np.arange(61) * 100)
+    ranked = RankedColumn(some, column)
+    weights = np.concatenate([*draws(60, 20, 1), np.ones((1, 60))])
+    compiled = ranked.precision(weights)
+    monkeypatch.setattr(kernel, "_active", False)
+    np.testing.assert_array_equal(ranked.precision(weights), compiled)
+
+
+@pytest.mark.skipif(not kernel.is_active(), reason="the kernel is not active")
+def test_the_kernel_refuses_a_ranking_that_contradicts_itself(records: MatchRecords) -> None:
+    ranking = RankedColumn(records, area_column(records, "large"))._events
+    weights, needed = np.ones((2, len(records))), hits_needed(np.ones(2))
+    assert kernel.weigh(ranking, weights, needed).shape == (2, 10, 101)
+    for name, column in ranking._asdict().items():
+        for value in (-1, 1 << 30):
+            if column.size and name != "odd_signs":
+                damaged = column.copy()
+                damaged[-1] = value
+                with pytest.raises(ValueError, match="contradicts itself"):
+                    kernel.weigh(ranking._replace(**{name: damaged}), weights, needed)
 
 
 def test_what_cannot_be_resampled(records: MatchRecords) -> None:
