@@ -1,4 +1,4 @@
-"""Options that every verb shares, and how verbs speak: data on stdout, all else on stderr."""
+"""Options that verbs share, and how verbs speak: data on stdout, all else on stderr."""
 
 from __future__ import annotations
 
@@ -36,6 +36,20 @@ jobs_option: Decorator = click.option(
     show_envvar=True,
     help="Processes to use.",
 )
+missing_option: Decorator = click.option(
+    "--missing",
+    type=click.Choice(["error", "empty"]),
+    default="error",
+    show_default=True,
+    help="Whether an image without predictions is an error, or counts as empty.",
+)
+missing_score_option: Decorator = click.option(
+    "--missing-score",
+    type=click.Choice(["error", "constant", "area", "mean-prob"]),
+    default="error",
+    show_default=True,
+    help="What stands in for scores that a format does not have; goes into the signature.",
+)
 overwrite_option: Decorator = click.option(
     "--overwrite", is_flag=True, help="Replace what is there."
 )
@@ -55,6 +69,17 @@ def say(text: str, *, quiet: bool = False) -> None:
     """Tell a person something, on stderr."""
     if not quiet:
         click.echo(text, err=True)
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes.
+
+    >>> duration(42), duration(90), duration(7300)
+    ('42 s', '2 min', '2.0 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def emit(value: dict[str, Any]) -> None:

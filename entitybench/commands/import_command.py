@@ -14,6 +14,8 @@ from entitybench.commands.console import (
     emit,
     jobs_option,
     json_option,
+    missing_option,
+    missing_score_option,
     overwrite_option,
     progress,
     quiet_option,
@@ -21,11 +23,15 @@ from entitybench.commands.console import (
     table,
 )
 from entitybench.commands.eval_command import plain_name
+from entitybench.commands.scaling import cluster_option, executor_on, shard_option
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from entitybench.entity_set import EntitySet, Model
     from entitybench.formats.flattening import Flattening
     from entitybench.formats.importing import ImportChoices, ImportSummary, Outcome
+    from entitybench.sharding import Shard
 
 FORMATS = (
     "auto",
@@ -58,20 +64,8 @@ BOTH = ("per-class", "agnostic")
     type=click.Path(path_type=Path),
     help="The set to write, a folder or a zip.  [default: preds/<model>/<gt>]",
 )
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "empty"]),
-    default="error",
-    show_default=True,
-    help="Whether an image without predictions is an error, or counts as empty.",
-)
-@click.option(
-    "--missing-score",
-    type=click.Choice(["error", "constant", "area", "mean-prob"]),
-    default="error",
-    show_default=True,
-    help="What stands in for scores that are missing.",
-)
+@missing_option
+@missing_score_option
 @click.option(
     "--overlap",
     type=click.Choice(["reject", "resolve"]),
@@ -127,10 +121,14 @@ BOTH = ("per-class", "agnostic")
 )
 @data_option
 @jobs_option
+@shard_option
+@cluster_option
 @overwrite_option
 @json_option
 @quiet_option
-def command(predictions: Path, gt: str, data: Path, jobs: int, **options: Any) -> int:
+def command(
+    predictions: Path, gt: str, data: Path, jobs: int, cluster: str | None, **options: Any
+) -> int:
     r"""Turn anybody's predictions into an entity set of predictions.
 
     PATH is what a tool wrote: COCO results or panoptic JSON, mask stacks, detectron2's
@@ -150,13 +148,16 @@ def command(predictions: Path, gt: str, data: Path, jobs: int, **options: Any) -
     request = _Request(**options)
     truth = open_entity_set(gt, data)
     out = request.out or Path("preds") / plain_name(request.model) / truth.header.name
-    done = [_run(predictions, truth, job, request, jobs) for job in _jobs(request, out)]
+    with executor_on(cluster, jobs) as (executor, workers):
+        done = [
+            _run(predictions, truth, job, request, workers, executor) for job in _jobs(request, out)
+        ]
     if request.as_json:
         emit({"sets": [_as_json(summary) for summary in done]})
     else:
         click.echo(_table(done))
     for summary in done:
-        _remarks(summary, gt, quiet=request.quiet)
+        _remarks(summary, gt, request)
     return 0
 
 
@@ -180,6 +181,7 @@ class _Request:
     num_classes: int | None
     min_score: float
     sam_score: str
+    shard: Shard | None
     overwrite: bool
     as_json: bool
     quiet: bool
@@ -251,7 +253,12 @@ def _flattening(request: _Request) -> Flattening | None:
 
 
 def _run(
-    predictions: Path, truth: EntitySet, job: _Job, request: _Request, jobs: int
+    predictions: Path,
+    truth: EntitySet,
+    job: _Job,
+    request: _Request,
+    jobs: int,
+    executor: Executor | None,
 ) -> ImportSummary:
     from entitybench.formats.importing import import_predictions
 
@@ -266,6 +273,8 @@ def _run(
         job.choices,
         overwrite=request.overwrite,
         jobs=jobs,
+        executor=executor,
+        shard=request.shard,
         progress=bar,
     )
 
@@ -287,7 +296,8 @@ def _table(done: list[ImportSummary]) -> str:
     return table([head, *rows], left=2)
 
 
-def _remarks(summary: ImportSummary, gt: str, *, quiet: bool) -> None:
+def _remarks(summary: ImportSummary, gt: str, request: _Request) -> None:
+    quiet = request.quiet
     say(summary.recognised, quiet=quiet)
     for warning in summary.warnings:
         say(f"warning: {warning}", quiet=quiet)
@@ -296,7 +306,10 @@ def _remarks(summary: ImportSummary, gt: str, *, quiet: bool) -> None:
             f"{summary.emptied:,} masks lost all their pixels to others, and are left out",
             quiet=quiet,
         )
-    say(f"next: entitybench eval {summary.path} --gt {gt}", quiet=quiet)
+    after = f"eval {summary.path} --gt {gt}"
+    if request.shard is not None:
+        after = f"merge {str(summary.path).replace(f'-{request.shard.index}-of-', '-*-of-')}"
+    say(f"next: entitybench {after}", quiet=quiet)
 
 
 def _as_json(summary: ImportSummary) -> dict[str, object]:

@@ -258,7 +258,8 @@ class CocoPanoptic(Predictions):
     """Panoptic predictions: a JSON, and PNGs in a folder of its name, beside it or below it.
 
     Pixels of an id that the table does not list are void. Segments marked `iscrowd` are not
-    predictions: they are left out, and the description says so.
+    predictions: they are left out, and the description says so. Where all segments bear one
+    category, as the format forces class-agnostic models to write, they count as not labelled.
 
     Args:
         path: The `.json` or `.json.gz`.
@@ -293,6 +294,9 @@ class CocoPanoptic(Predictions):
         )
         self._folder = _png_folder(path, [a.file_name for a in table.annotations])
         self.score_rule = self._judge_scores()
+        used = {segment.category_id for _, segment in self._segments()}
+        self.labelled = None not in used and len(used) > 1
+        self.categories = tuple(category.category() for category in table.categories)
         self.image_ids = frozenset(self._of_image)
         self.description = self._describe()
 
@@ -319,6 +323,12 @@ class CocoPanoptic(Predictions):
             f"COCO panoptic JSON: {count:,} segments in {len(self._of_image):,} images"
             f"{crowds}; PNGs in `{self._folder}`"
         )
+
+    def labels(self) -> Iterator[tuple[str, tuple[int | None, ...]]]:
+        """Yield image ids and the category id of each segment, in the order of the table."""
+        for image_id, annotation in self._of_image.items():
+            segments = [s for s in annotation.segments_info if not s.iscrowd]
+            yield image_id, tuple(segment.category_id for segment in segments)
 
     def entry(self, image: ImageSize) -> PanopticEntry:
         """Return the predictions of one image, not decoded yet."""

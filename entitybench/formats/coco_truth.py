@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from entitybench.candidates import Candidates, OverlapPolicy, resolve
 from entitybench.compiled_truth import TruthImage
 from entitybench.entity_map import EntityMap
+from entitybench.entity_set import Category
 from entitybench.errors import FormatError, OverlapError
 from entitybench.formats.coco_instances import ImageInfo, stem_of
 from entitybench.formats.coco_panoptic import (
@@ -135,7 +136,13 @@ class PanopticImage(_Annotated):
 
 
 class CocoTruth(ABC):
-    """A COCO file as ground truth."""
+    """A COCO file as ground truth.
+
+    Attributes:
+        categories: The classes, where everything has one and nothing else: panoptic JSON.
+    """
+
+    categories: tuple[Category, ...] = ()
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -145,6 +152,10 @@ class CocoTruth(ABC):
     @abstractmethod
     def images(self) -> Sequence[InstanceImage] | Sequence[PanopticImage]:
         """Return the images in file order, not decoded."""
+
+    def labels(self) -> Iterator[tuple[str, tuple[int | None, ...], tuple[int | None, ...]]]:
+        """Yield image ids and the category ids of entities and of crowds, where there are any."""
+        return iter(())
 
     def decoded(self) -> Iterator[TruthImage]:
         """Decode the images one by one."""
@@ -202,6 +213,14 @@ class PanopticTruth(CocoTruth):
         for annotation in table.annotations:
             _refuse_unknown(annotation.image_id, self._sizes, self._place)
         self._of_image = {annotation.image_id: annotation for annotation in table.annotations}
+        self.categories = tuple(category.category() for category in table.categories)
+
+    def labels(self) -> Iterator[tuple[str, tuple[int | None, ...], tuple[int | None, ...]]]:
+        """Yield image ids and the category ids of entities and of crowds."""
+        for image_id, size in self._sizes.items():
+            ordered, num_crowds = _entities_first(self._of_image[image_id].segments_info)
+            ids = tuple(segment.category_id for segment in ordered)
+            yield size.id, ids[: len(ids) - num_crowds], ids[len(ids) - num_crowds :]
 
     def images(self) -> list[PanopticImage]:
         """Return the images in file order, not decoded."""

@@ -26,7 +26,7 @@ from entitybench.formats.npy_stream import array_names
 from entitybench.formats.paper_npz import ARRAYS, PaperNpz
 from entitybench.formats.predictions import Predictions
 from entitybench.formats.query_outputs import QueryOutputs, QueryRules, has_queries
-from entitybench.formats.sam import SamMasks, SamScore, is_sam, json_files, stem
+from entitybench.formats.sam import SamMasks, SamScore, is_sam, json_files, mask_folders, stem
 from entitybench.formats.saved_outputs import held_outputs, named_values
 from entitybench.formats.torch_file import TORCH_SUFFIXES, load_torch
 from entitybench.formats.transformers_results import open_results
@@ -34,9 +34,9 @@ from entitybench.formats.transformers_results import open_results
 _LOOKED_FOR = (
     "an entity set (`entity_set.json` in a folder or zip), COCO results JSON (a list of "
     "`image_id`, `segmentation`, `score`), COCO panoptic JSON (`annotations` with "
-    "`segments_info`, PNGs in a folder), mask stacks (`<image id>.npz` or `.npy`), SAM's JSON, "
-    "the paper's npz, or outputs of detectron2, transformers or a query-based model (`.npz` or "
-    "`.pth`); docs/your-model.md shows each"
+    "`segments_info`, PNGs in a folder), mask stacks (`<image id>.npz` or `.npy`), SAM's JSON or "
+    "folders of PNGs, the paper's npz, or outputs of detectron2, transformers or a query-based "
+    "model (`.npz` or `.pth`); docs/your-model.md shows each"
 )
 
 
@@ -145,14 +145,18 @@ def _in_folder(path: Path, image_ids: Collection[str]) -> Recognised:
     if (path / HEADER).exists() or (path / UNFINISHED).exists():
         return Recognised(Format.ENTITY_SET, path)
     tables, stacks, outputs = json_files(path), stack_files(path), _torch_files(path)
-    if len(tables) > 1 and not stacks and not outputs and _all_sam(tables, image_ids):
+    folders = mask_folders(path)
+    if len(tables) > 1 and not (stacks or outputs or folders) and _all_sam(tables, image_ids):
         return Recognised(Format.SAM, path)
-    if len(tables) + bool(stacks) + bool(outputs) > 1:
+    if len(tables) + bool(stacks) + bool(outputs) + bool(folders) > 1:
         found = [str(file) for file in tables]
         found += [f"{len(stacks):,} mask stacks"] * bool(stacks)
         found += [f"{len(outputs):,} .pth files"] * bool(outputs)
+        found += [f"{len(folders):,} folders of SAM's masks"] * bool(folders)
         msg = f"`{path}` holds more than one thing that may be the predictions"
         raise FormatError(msg, where=found, hint="name the file itself")
+    if folders:
+        return Recognised(Format.SAM, path)
     if tables:
         return _of_json(tables[0])
     if stacks or outputs:

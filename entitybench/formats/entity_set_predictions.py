@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,6 +70,8 @@ class EntitySetPredictions(Predictions):
         self.image_ids = frozenset(entity_set.ids)
         header = entity_set.header
         self.model = header.model
+        self.categories = header.categories
+        self.labelled = bool(header.categories)
         size = f"{header.num_entities:,} entities in {header.num_images:,} images"
         if header.model is not None:
             self.score_rule = header.model.score_rule
@@ -80,6 +82,11 @@ class EntitySetPredictions(Predictions):
                 f"entity set `{header.name}`: ground truth given as predictions, "
                 f"each scored 1: {size}"
             )
+
+    def labels(self) -> Iterator[tuple[str, tuple[int | None, ...]]]:
+        """Yield image ids and the category id of each entity, in order of the map's ids."""
+        for row in self.entity_set.rows():
+            yield row.id, tuple(entity.category_id for entity in row.entities)
 
     def entry(self, image: ImageSize) -> EntitySetEntry:
         """Return the predictions of one image, not decoded yet."""

@@ -7,7 +7,8 @@ this process writes.  Stopped at any moment, the same call resumes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,9 @@ from entitybench.formats.flattening import Flattening, flatten
 from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
 from entitybench.formats.query_outputs import QueryScore
 from entitybench.formats.sam import SamScore
+from entitybench.merging import WHOLE_IMAGES
 from entitybench.parallel import ordered_map
+from entitybench.sharding import Shard
 
 _WORTH_A_PROCESS = 32  # images; a process takes a second or two to start
 
@@ -101,6 +104,8 @@ def import_predictions(
     *,
     overwrite: bool = False,
     jobs: int = 1,
+    executor: Executor | None = None,
+    shard: Shard | None = None,
     progress: Progress = lambda items, _: items,
 ) -> ImportSummary:
     """Write an entity set of predictions from a file or folder of another tool.
@@ -113,6 +118,9 @@ def import_predictions(
         choices: What shapes the set.
         overwrite: Replace a set made with other choices.
         jobs: Processes that read.
+        executor: Reads instead of processes here, as in `ordered_map`; `jobs` is then how many
+            workers it has.
+        shard: Only this part of the images, as `<out>.part-i-of-n`; `merge_sets` joins the parts.
         progress: Wraps the images as they come, given their number.
 
     Raises:
@@ -125,15 +133,18 @@ def import_predictions(
     reader = open_predictions(
         Path(path), image_ids=truth.ids, format=choices.format, options=choices.read
     )
+    share = truth.ids if shard is None else shard.of(truth.ids)
     if not choices.missing_is_empty:
-        _refuse_missing(reader, truth)
+        _refuse_missing(reader, share, truth.header.name)
+    where = _part_path(Path(out), shard)
     written = EntityWriter(
-        out,
+        where,
+        name=where.name.removesuffix(".zip") if shard else None,
         source=truth.header.source,
         split=truth.header.split,
         converter=f"entitybench import {__version__}",
-        options=_options(truth, choices),
-        model=_described(model, reader, choices),
+        options=_options(truth, choices, shard),
+        model=_described(model, reader, choices, shard),
         images=truth.photographs,
         overwrite=overwrite,
     )
@@ -141,14 +152,24 @@ def import_predictions(
     tally = _Tally()
     with written as writer:
         if not already_there:
-            tasks = _tasks(reader, truth, choices.flattening, writer.finished)
-            workers = min(jobs, 1 + len(truth) // _WORTH_A_PROCESS)
-            outcomes = ordered_map(_work, tasks, jobs=workers, describe=lambda task: task.row.id)
-            tally.write(writer, progress(outcomes, len(truth) - len(writer.finished)))
+            left = set(share) - writer.finished
+            tasks = _tasks(reader, truth, choices.flattening, left)
+            workers = jobs if executor else min(jobs, 1 + len(share) // _WORTH_A_PROCESS)
+            outcomes = ordered_map(
+                _work, tasks, jobs=workers, executor=executor, describe=lambda task: task.row.id
+            )
+            tally.write(writer, progress(outcomes, len(left)))
     return _summary(written, reader, truth, choices, tally, already_there=already_there)
 
 
-def _options(truth: EntitySet, choices: ImportChoices) -> dict[str, Option]:
+def _part_path(out: Path, shard: Shard | None) -> Path:
+    if shard is None:
+        return out
+    suffix = ".zip" if out.suffix == ".zip" else ""
+    return out.with_name(shard.name(out.name.removesuffix(suffix)) + suffix)
+
+
+def _options(truth: EntitySet, choices: ImportChoices, shard: Shard | None) -> dict[str, Option]:
     """Return the choices that are not in the model block; overlap changes nothing but flattening.
 
     A set that was refused for overlap holds the images that have none, just as flattening would
@@ -156,6 +177,8 @@ def _options(truth: EntitySet, choices: ImportChoices) -> dict[str, Option]:
     """
     read = choices.read
     options: dict[str, Option] = {"images_of": truth.header.name}
+    if shard is not None:
+        options[WHOLE_IMAGES] = len(truth)
     if choices.format is not None:
         options["format"] = str(choices.format)
     if read.duplicates.rule is not DuplicateRule.KEEP:
@@ -171,7 +194,9 @@ def _options(truth: EntitySet, choices: ImportChoices) -> dict[str, Option]:
     return options
 
 
-def _described(model: Model, reader: Predictions, choices: ImportChoices) -> Model:
+def _described(
+    model: Model, reader: Predictions, choices: ImportChoices, shard: Shard | None
+) -> Model:
     """Say where scores came from, and what was done to the masks; a signature shows it."""
     parts = [reader.score_rule]
     if choices.read.duplicates.rule is not DuplicateRule.KEEP:
@@ -183,16 +208,17 @@ def _described(model: Model, reader: Predictions, choices: ImportChoices) -> Mod
     if thresholded is None and least:
         thresholded = least
     if reader.model is not None:
-        resolved = reader.model.resolved_images
+        # of the whole set, and merged parts add up: the first tells it for all
+        resolved = reader.model.resolved_images if shard is None or shard.index == 1 else 0
         thresholded = reader.model.thresholded if thresholded is None else thresholded
     return Model(model.name, model.trained_on, model.url, ", ".join(parts), thresholded, resolved)
 
 
 def _tasks(
-    reader: Predictions, truth: EntitySet, flattening: Flattening | None, finished: set[str]
+    reader: Predictions, truth: EntitySet, flattening: Flattening | None, left: set[str]
 ) -> Iterator[_Task]:
     for row in truth.rows():
-        if row.id not in finished:
+        if row.id in left:
             there = row.id in reader.image_ids or reader.absent_means_empty
             entry = reader.entry(ImageSize(row.id, row.width, row.height)) if there else None
             yield _Task(row, entry, flattening)
@@ -256,10 +282,10 @@ class _Tally:
             raise OverlapError(msg, where=self.places, hint=hint)
 
 
-def _refuse_missing(reader: Predictions, truth: EntitySet) -> None:
-    absent = [image_id for image_id in truth.ids if image_id not in reader.image_ids]
+def _refuse_missing(reader: Predictions, ids: Sequence[str], truth: str) -> None:
+    absent = [image_id for image_id in ids if image_id not in reader.image_ids]
     if absent and not reader.absent_means_empty:
-        msg = f"predictions miss {len(absent):,} of {len(truth):,} images of `{truth.header.name}`"
+        msg = f"predictions miss {len(absent):,} of {len(ids):,} images of `{truth}`"
         hint = "`--missing empty` counts an image without predictions as empty"
         raise MissingDataError(msg, where=absent, hint=hint)
 

@@ -7,6 +7,7 @@ value per image (`entry`), which does the decoding wherever it is loaded; `load`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from entitybench.candidates import Candidates
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import Model
+from entitybench.entity_set import Category, Model
 from entitybench.errors import FormatError, MissingDataError
 
 
@@ -73,6 +74,9 @@ class Predictions(ABC):
             does not say below which score.
         num_classes: How many classes the masks have; None: the format has none, and duplicates
             cannot be judged within a class.
+        labelled: Every predicted entity has a class, which `labels` tells.
+        categories: The classes; none where they are labelled with ids alone, which are then
+            the ground truth's.
     """
 
     description: str
@@ -83,6 +87,8 @@ class Predictions(ABC):
     max_entities: int | None = None
     always_thresholded: bool = False
     num_classes: int | None = None
+    labelled: bool = False
+    categories: tuple[Category, ...] = ()
 
     @abstractmethod
     def entry(self, image: ImageSize) -> Entry:
@@ -91,6 +97,10 @@ class Predictions(ABC):
         Raises:
             MissingDataError: There are none, and the format would list an empty image.
         """
+
+    def labels(self) -> Iterator[tuple[str, tuple[int | None, ...]]]:
+        """Yield image ids and the category id of each entity of the map, in order of its ids."""
+        return iter(())
 
     def load(self, image: ImageSize) -> Candidates | ScoredMap:
         """Return the predictions of one image: `entry(image).load()`."""

@@ -9,10 +9,11 @@ import click
 import numpy as np
 import pytest
 
+from entitybench.cli import main
 from entitybench.commands.import_command import FORMATS, command
 from entitybench.entity_set import open_path
 from entitybench.entity_writer import EntityWriter
-from entitybench.errors import OverlapError
+from entitybench.errors import MissingDataError, OverlapError
 from entitybench.formats.detection import Format
 from entitybench.metrics.benchmark import evaluate
 
@@ -80,6 +81,54 @@ def test_both_rules_beside_a_named_set(here: Path) -> None:
     arguments = ["raw", "--gt", "toy_val", "--model", "m", "--overlap", "resolve"]
     assert run(*arguments, "--duplicates", "both", "--out", "out/x.zip") == 0
     assert sorted(p.name for p in Path("out").iterdir()) == ["x-agnostic.zip", "x-per-class.zip"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_parts_merge_to_what_one_run_writes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Overlap is resolved in both images: the parts' counts add up, whatever came before."""
+    arguments = ["raw", "--gt", "toy_val", "--model", "m", "--overlap", "resolve"]
+    assert run(*arguments, "--out", "whole/toy_val") == 0
+    for shard in ("1/2", "2/2"):
+        assert run(*arguments, "--out", "parts/toy_val", "--shard", shard) == 0
+    assert "next: entitybench merge parts/toy_val.part-*-of-2" in capsys.readouterr().err
+    parts = sorted(here.glob("parts/toy_val.part-*-of-2"))
+    assert [open_path(part).ids for part in parts] == [(IDS[0],), (IDS[1],)]
+    assert main(["merge", *map(str, parts), "--out", "merged", "-j", "1"]) == 0
+    assert files_of(here / "merged") == files_of(here / "whole")
+    again = ["whole/toy_val", "--gt", "toy_val", "--model", "again", "--out", "again/toy_val"]
+    for shard in ("1/2", "2/2"):
+        assert run(*again, "--shard", shard) == 0
+    parts = sorted(here.glob("again/toy_val.part-*-of-2"))
+    assert main(["merge", *map(str, parts), "-j", "1"]) == 0
+    model = open_path(here / "again" / "toy_val").header.model
+    assert model is not None
+    assert model.resolved_images == 2
+
+
+def test_a_part_needs_only_its_own_images(here: Path) -> None:
+    (here / "raw" / f"{IDS[1]}.npz").unlink()
+    arguments = ["raw", "--gt", "toy_val", "--model", "m", "--flatten", "score-on-top"]
+    assert run(*arguments, "--out", "x.zip", "--shard", "1/2") == 0
+    assert open_path(here / "x.part-1-of-2.zip").header.name == "x.part-1-of-2"
+    with pytest.raises(MissingDataError, match="predictions miss 1 of 1 images of `toy_val`"):
+        run(*arguments, "--out", "x.zip", "--shard", "2/2")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")
+def test_a_cluster_writes_what_one_process_does(here: Path) -> None:
+    pytest.importorskip("distributed")
+    arguments = ["raw", "--gt", "toy_val", "--model", "m", "--overlap", "resolve"]
+    assert run(*arguments, "--out", "a/toy_val") == 0
+    assert run(*arguments, "--out", "b/toy_val", "--cluster", "local:1") == 0
+    assert files_of(here / "a") == files_of(here / "b")
 
 
 def test_one_rule(here: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from entitybench.candidates import Candidates
@@ -76,6 +77,80 @@ def test_as_sa_1b_has_it(tmp_path: Path, image: ImageSize, rle: RLE) -> None:
     packed = gzip.compress(json.dumps({"image": info, "annotations": annotations}).encode())
     (tmp_path / "000000000139.json.gz").write_bytes(packed)
     assert candidates(tmp_path, image).areas.tolist() == [24, 12, 4]
+
+
+def write_folder(folder: Path, rle: RLE) -> None:
+    """Write what `amg.py` writes without `--convert-to-rle`."""
+    folder.mkdir(parents=True)
+    box = ("bbox_x0", "bbox_y0", "bbox_w", "bbox_h")
+    crop = ("crop_box_x0", "crop_box_y0", "crop_box_w", "crop_box_h")
+    head = ["id", "area", *box, "point_input_x", "point_input_y"]
+    lines = [",".join([*head, "predicted_iou", "stability_score", *crop])]
+    for number, mask in enumerate(masks(rle)):
+        left, top, width, height = mask["bbox"]
+        pixels = np.zeros((4, 6), np.uint8)
+        pixels[top : top + height + 1, left : left + width + 1] = 255
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        row = [number, mask["area"], *mask["bbox"], *mask["point_coords"][0]]
+        row += [mask["predicted_iou"], mask["stability_score"], *mask["crop_box"]]
+        lines.append(",".join(map(str, row)))
+    (folder / "metadata.csv").write_text("\n".join(lines))
+
+
+def test_folders_of_pngs_are_what_the_json_is(tmp_path: Path, image: ImageSize, rle: RLE) -> None:
+    (tmp_path / "json").mkdir()
+    for image_id in IDS:
+        (tmp_path / "json" / f"{image_id}.json").write_text(json.dumps(masks(rle)))
+        write_folder(tmp_path / "png" / image_id, rle)
+    reader = opened(tmp_path / "png")
+    assert reader.description == "SAM masks: 2 folders of PNGs, scored by predicted-iou"
+    assert reader.image_ids == set(IDS)
+    expected = candidates(tmp_path / "json", image)
+    for path in (tmp_path / "png", tmp_path / "png" / IDS[0]):  # all, or one image
+        found = candidates(path, image)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        for policy in Flattening:
+            assert flatten(found, policy).map == flatten(expected, policy).map
+    stable = SamMasks(tmp_path / "png", IDS, SamScore.STABILITY).load(image)
+    assert isinstance(stable, Candidates)
+    assert stable.scores.tolist() == [0.99, 0.98, 0.97]
+
+
+def test_an_image_in_which_sam_found_nothing(tmp_path: Path, image: ImageSize, rle: RLE) -> None:
+    write_folder(tmp_path / image.id, rle)
+    table = tmp_path / image.id / "metadata.csv"
+    table.write_text(table.read_text().partition("\n")[0])
+    assert len(candidates(tmp_path, image)) == 0
+
+
+def test_a_broken_folder_is_refused(tmp_path: Path, image: ImageSize, rle: RLE) -> None:
+    write_folder(tmp_path / image.id, rle)
+    table = tmp_path / image.id / "metadata.csv"
+    text = table.read_text()
+    for broken, message in (
+        (text.replace("1.02", "high"), r"Expected `float`.*\[1\].predicted_iou"),
+        (text.replace("\n2,", "\n../2,"), r"Expected `int`.*\[2\].id"),
+        (text.replace("stability_score", "stability"), "field `stability_score`"),
+        (text.replace("\n2,", "\n7,"), r"no mask `7.png`"),
+    ):
+        table.write_text(broken)
+        with pytest.raises(FormatError, match=message):
+            candidates(tmp_path, image)
+    table.write_text(text)
+    Image.new("L", (4, 6)).save(tmp_path / image.id / "1.png")
+    with pytest.raises(FormatError, match="the PNG is 4×6, the image is 6×4"):
+        candidates(tmp_path, image)
+    (tmp_path / "more.json").write_text(json.dumps(masks(rle)))
+    with pytest.raises(FormatError, match="more than one thing") as caught:
+        opened(tmp_path)
+    assert caught.value.where[1] == "1 folders of SAM's masks"
+
+
+def test_anybodys_metadata_is_not_sams(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,text\n1.png,a cat\n")
+    with pytest.raises(FormatError, match="no known format"):
+        open_predictions(tmp_path, image_ids=IDS)
 
 
 def test_uncompressed_runs(tmp_path: Path, image: ImageSize, rle: RLE) -> None:
