@@ -19,6 +19,8 @@ _HASH_DIGITS = 8
 _METRIC = "APe"
 _RESOLVED = "resolved-in-"
 _PLAIN = re.compile(r"[^|\s]+")
+_PREDICTION_NEEDS = {"scores", "overlap"}
+_PREDICTION_MAY = {"thresholded", "classes", "class-threshold"}
 # field → key in the text, in the order of the text; an empty value is left out
 _METRIC_KEYS = {
     "metric_version": "metric",
@@ -115,6 +117,9 @@ class PredictionSignature:
         score_rule: Where scores come from; `model` if the model gives them.
         resolved_images: Images whose overlap was resolved before scoring.
         thresholded: Least score that was kept, or None if none was dropped.
+        classes: Of a PQ by class: how many the truth has, `@`, and eight digits of a digest of
+            its labels (no content hash covers them); else empty.
+        class_threshold: Least score that counts there.
 
     >>> print(PredictionSignature(resolved_images=12, thresholded=0.5))
     scores:model|overlap:resolved-in-12|thresholded:0.5
@@ -123,15 +128,23 @@ class PredictionSignature:
     score_rule: str = "model"
     resolved_images: int = 0
     thresholded: float | None = None
+    classes: str = ""
+    class_threshold: float = 0.0
 
     def __post_init__(self) -> None:
         _check_plain("score_rule", self.score_rule)
+        if self.classes:
+            _check_plain("classes", self.classes)
 
     def __str__(self) -> str:
         overlap = f"{_RESOLVED}{self.resolved_images}" if self.resolved_images else "none"
         parts = [f"scores:{self.score_rule}", f"overlap:{overlap}"]
         if self.thresholded is not None:
             parts.append(f"thresholded:{float(self.thresholded)!r}")
+        if self.classes:
+            parts.append(f"classes:{self.classes}")
+        if self.class_threshold:
+            parts.append(f"class-threshold:{float(self.class_threshold)!r}")
         return "|".join(parts)
 
     @classmethod
@@ -142,13 +155,19 @@ class PredictionSignature:
             FormatError: The text is no prediction signature.
         """
         values = _pairs(text, text)
-        if not {"scores", "overlap"} <= set(values) <= {"scores", "overlap", "thresholded"}:
+        if not _PREDICTION_NEEDS <= set(values) <= _PREDICTION_NEEDS | _PREDICTION_MAY:
             raise _malformed(text)
         overlap = values["overlap"]
         resolved = 0 if overlap == "none" else _count(overlap.removeprefix(_RESOLVED), text)
         least = values.get("thresholded")
         try:
-            signature = cls(values["scores"], resolved, None if least is None else float(least))
+            signature = cls(
+                values["scores"],
+                resolved,
+                None if least is None else float(least),
+                values.get("classes", ""),
+                float(values.get("class-threshold", 0)),
+            )
         except ValueError as error:
             raise _malformed(text) from error
         return _same(signature, text)

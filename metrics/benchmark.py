@@ -24,6 +24,7 @@ from entitybench.formats.detection import open_predictions
 from entitybench.formats.json_rows import NotPlainError
 from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
+from entitybench.metrics.class_quality import ClassReport, with_classes
 from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
 from entitybench.metrics.fused import FusedMatches, MaskFaultError, match_masks
 from entitybench.metrics.ground_truth import GroundTruth, TrueImage, open_truths, with_origins
@@ -92,7 +93,8 @@ class Benchmark:
     Attributes:
         evaluation: Scores as fractions, counts, curves and match records.
         result: What goes into the result file, in points.
-        recognised: A line for each prediction source that says what it was taken for.
+        recognised: A line for each prediction source that says what it was taken for, and one
+            on its classes where there is something to say.
         overlapping: Matches of the masks before their overlap was resolved, if any overlapped.
     """
 
@@ -116,6 +118,7 @@ def evaluate(
     threads: int = 1,
     shard: Shard | None = None,
     tables: bool = True,
+    class_threshold: float = 0.0,
 ) -> Benchmark:
     """Score predictions against ground truth.
 
@@ -136,6 +139,8 @@ def evaluate(
         shard: Score only this part of the images; `merge_results` joins the parts.
         tables: Keep contingency tables, from which come quality, causes, boxes and origins.
             COCO results are scored faster without.
+        class_threshold: Least score of a prediction that counts in PQ by class, which comes of
+            predictions with classes.
 
     Raises:
         OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
@@ -156,18 +161,20 @@ def evaluate(
     done = [_within(pair.matched, part) for pair in pairs if pair.matched is not None]
     records, resolved, before = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
     records = MatchRecords.merge([*done, records]) if done else records
-    evaluation = Evaluation.of(with_origins(records, truths))
+    by_class = with_classes(with_origins(records, truths), truths, readers, class_threshold)
+    evaluation = Evaluation.of(by_class.records)
     overlapping = _before_resolving(records, before)
     described = _described(readers, model or _stem(Path(predictions)), resolved)
-    result = _result(truths, described, evaluation, chosen, began)
+    result = _result(truths, described, evaluation, chosen, began, by_class)
     if overlapping is not None:
         score = {"APoverlapping": Evaluation.of(overlapping).scores.AP}
         result = msgspec.structs.replace(result, scores=result.scores | points_of(score))
     if shard is not None:
         earlier = described.resolved_images - resolved
         result = _as_part(result, shard, sum(map(len, truths)), earlier)
-    recognised = tuple(reader.description for reader in readers)
-    return Benchmark(evaluation, result, recognised, overlapping)
+    recognised = [reader.description for reader in readers]
+    recognised += [by_class.said] if by_class.said else []
+    return Benchmark(evaluation, result, tuple(recognised), overlapping)
 
 
 def score_image(task: ImageTask) -> ImageOutcome:
@@ -422,6 +429,7 @@ def _result(
     evaluation: Evaluation,
     protocol: Protocol,
     began: float,
+    by_class: ClassReport,
 ) -> Result:
     hashes = {truth.name: truth.content_hash for truth in truths}
     scores = evaluation.all_scores()
@@ -434,7 +442,13 @@ def _result(
         size="annotation" if protocol.size is SizeRule.ANNOTATION else "",
     )
     rule = model.score_rule.replace(",", "").replace(" ", "-")  # a signature has no spaces
-    prediction = PredictionSignature(rule, model.resolved_images, model.thresholded)
+    prediction = PredictionSignature(
+        rule,
+        model.resolved_images,
+        model.thresholded,
+        by_class.label,
+        by_class.threshold,
+    )
     return Result(
         model=ModelInfo(model.name, model.trained_on, url=model.url),
         ground_truth=GroundTruthInfo(

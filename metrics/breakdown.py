@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from entitybench.metrics.accumulation import accumulate
 from entitybench.metrics.boxes import box_records
+from entitybench.metrics.class_quality import class_scores
 from entitybench.metrics.origins import has_origins, origin_columns
 from entitybench.metrics.panoptic_quality import panoptic_quality
 from entitybench.metrics.ranking import NUM_THRESHOLDS, RankedColumn, average_recall, bits_of
@@ -26,8 +27,9 @@ _OF_BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 def further_scores(records: MatchRecords) -> dict[str, float]:
     """Return all scores beside those of `Scores`, as fractions; none without tables.
 
-    `PQ`, `SQ`, `RQ`; `APb`, `APb50`, … of boxes; and, where the source tells things from
-    stuff, `APthing`, `APstuff`, `ARthing`, `ARstuff`.
+    `PQ`, `SQ`, `RQ`; `APb`, `APb50`, … of boxes; where the source tells things from stuff,
+    `APthing`, `APstuff`, `ARthing`, `ARstuff`; and where both sides tell classes, `PQc` and
+    what else `class_scores` names.
     """
     if records.tables is None:
         return {}
@@ -39,7 +41,7 @@ def further_scores(records: MatchRecords) -> dict[str, float]:
             at_thresholds = RankedColumn(records, column).average_precision()
             scores[f"AP{origin}"] = float(at_thresholds.mean())
             scores[f"AR{origin}"] = average_recall(column)
-    return scores
+    return scores if records.classes is None else scores | class_scores(records.classes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from entitybench.compiled_truth import (
 )
 from entitybench.content_hash import combine, image_digest
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import EntityImage, EntitySet
+from entitybench.entity_set import Category, EntityImage, EntitySet
 from entitybench.errors import FormatError
 from entitybench.formats.coco_instances import compile_instances
 from entitybench.formats.coco_truth import CocoTruth, InstanceImage, open_coco_truth
@@ -104,6 +104,9 @@ def _opened(path: Path) -> CompiledTruth:
     return open_compiled(path)
 
 
+Labels = tuple[str, tuple[int | None, ...], tuple[int | None, ...]]
+
+
 class GroundTruth(ABC):
     """Truth of many images, opened.
 
@@ -157,6 +160,14 @@ class GroundTruth(ABC):
         """Yield image ids and `(N,)` origins (`tables.THING` …), where the source states them."""
         return iter(())
 
+    def categories(self) -> tuple[Category, ...]:
+        """Return the source's classes; none where it has none."""
+        return ()
+
+    def labels(self) -> Iterator[Labels]:
+        """Yield image ids and the category ids of entities and of crowds, in order of id."""
+        return iter(())
+
     @property
     def _key(self) -> str:
         return f"{type(self).__name__} {self.content_hash}"
@@ -200,6 +211,16 @@ class SetTruth(GroundTruth):
         for row in self._set.rows():
             yield row.id, np.array([names[e.isthing] for e in row.entities], dtype=np.int8)
 
+    def categories(self) -> tuple[Category, ...]:
+        """Return the classes that the header lists."""
+        return self._set.header.categories
+
+    def labels(self) -> Iterator[Labels]:
+        """Yield what the rows say of their entities and crowds."""
+        for row in self._set.rows():
+            entities = tuple(e.category_id for e in row.entities)
+            yield row.id, entities, tuple(c.category_id for c in row.crowd)
+
     def _compile(self, order: PixelOrder, file: IO[bytes]) -> None:
         digests: list[int] = []
 
@@ -234,6 +255,14 @@ class FileTruth(GroundTruth):
             for image in self._careful.images():
                 digest.update(b"" if isinstance(image, InstanceImage) else image.png.read_bytes())
         return digest.hexdigest()
+
+    def categories(self) -> tuple[Category, ...]:
+        """Return the classes of panoptic JSON."""
+        return self._careful.categories
+
+    def labels(self) -> Iterator[Labels]:
+        """Yield the classes of the segments of panoptic JSON."""
+        return self._careful.labels()
 
     @property
     def _careful(self) -> CocoTruth:

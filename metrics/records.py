@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from entitybench.entity_set import decode
 from entitybench.errors import ConflictError, FormatError, MissingDataError
+from entitybench.metrics.class_sums import COLUMNS as CLASS_COLUMNS
+from entitybench.metrics.class_sums import ClassSums
 from entitybench.metrics.matching import ALL_BITS, NO_PARTNER, ImageMatches
 from entitybench.metrics.protocol import MAX_DETECTIONS, Protocol, within_ranges
 from entitybench.metrics.ragged import offsets_of, rows_of
@@ -117,6 +119,8 @@ class MatchRecords:
         truth_sizes: `(G,)` float64.
         tables: What the maps of each image say to each other; None where they were matched
             without, or where one of several merged parts has none.
+        classes: What PQ by class is computed from; None where either side tells no classes, or
+            where merged parts do not share theirs.
     """
 
     protocol: Protocol
@@ -135,6 +139,7 @@ class MatchRecords:
     partners: NDArray[np.int32]
     truth_sizes: NDArray[np.float64]
     tables: Tables | None = None
+    classes: ClassSums | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -178,7 +183,7 @@ class MatchRecords:
         columns["truth_offsets"] = offsets_of([len(p.truth_sizes) for p in parts])
         tables = [part.table for part in parts if part.table is not None]
         held = Tables.gather(tables) if len(tables) == len(parts) else None
-        return cls(protocol, tuple(keys), **columns, tables=held).in_order()
+        return cls(protocol, tuple(keys), **columns, tables=held, classes=None).in_order()
 
     @classmethod
     def merge(cls, parts: Sequence[MatchRecords]) -> MatchRecords:
@@ -205,7 +210,9 @@ class MatchRecords:
         images = tuple(key for part in parts for key in part.images)
         tables = [part.tables for part in parts if part.tables is not None]
         held = Tables.merge(tables) if len(tables) == len(parts) else None
-        return cls(parts[0].protocol, images, **columns, tables=held).in_order()
+        sums = [part.classes for part in parts if part.classes is not None]
+        classes = ClassSums.merge(sums) if len(sums) == len(parts) else None
+        return cls(parts[0].protocol, images, **columns, tables=held, classes=classes).in_order()
 
     def take(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> MatchRecords:
         """Return the records of some images, given by position, in the order given.
@@ -223,8 +230,9 @@ class MatchRecords:
             columns[offsets] = offsets_of(bounds[chosen + 1] - bounds[chosen])
         of_detections, of_truth = (all_rows[name] for name in _OFFSETS)
         held = None if self.tables is None else self.tables.take(chosen, of_truth, of_detections)
+        sums = None if self.classes is None else self.classes.take(chosen)
         images = tuple(self.images[i] for i in chosen.tolist())
-        return replace(self, images=images, **columns, tables=held)
+        return replace(self, images=images, **columns, tables=held, classes=sums)
 
     def in_order(self) -> MatchRecords:
         """Return the images in pooled order.
@@ -245,6 +253,9 @@ class MatchRecords:
         arrays = {name: getattr(self, name) for name in _COLUMN_NAMES}
         arrays |= {} if self.tables is None else self.tables.columns()
         header = {"format": FORMAT, "metric": METRIC_VERSION, "protocol": asdict(self.protocol)}
+        if self.classes is not None:
+            arrays |= self.classes.columns()
+            header["classes"] = {"names": self.classes.names, "things": self.classes.things}
         arrays["header"] = np.array(json.dumps(header, sort_keys=True))
         arrays["images"] = np.array(json.dumps(self.images))
         with zipfile.ZipFile(buffer, "w") as archive:
@@ -266,10 +277,16 @@ class MatchRecords:
             raise error.at(str(path)) from error
 
 
+class _Classes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    names: tuple[str, ...]
+    things: tuple[bool | None, ...]
+
+
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str
     metric: int
     protocol: Protocol
+    classes: _Classes | None = None
 
 
 def _write_array(archive: zipfile.ZipFile, name: str, array: NDArray[Any]) -> None:
@@ -308,7 +325,8 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def _decoded(arrays: dict[str, NDArray[Any]]) -> MatchRecords:
     wanted = {*_COLUMN_NAMES, "images", "header"}
-    wanted |= set(TABLE_COLUMNS) if set(TABLE_COLUMNS) & set(arrays) else set()
+    for more in (TABLE_COLUMNS, CLASS_COLUMNS):
+        wanted |= set(more) if set(more) & set(arrays) else set()
     if set(arrays) != wanted:
         odd = ", ".join(f"`{name}`" for name in sorted(wanted ^ set(arrays)))
         msg = f"columns missing or unknown: {odd}"
@@ -323,7 +341,14 @@ def _decoded(arrays: dict[str, NDArray[Any]]) -> MatchRecords:
     images = decode(_text(arrays.pop("images")), list[tuple[str, str]], "images")
     keys = tuple(ImageKey(*key) for key in images)
     held = {name: arrays.pop(name) for name in TABLE_COLUMNS if name in arrays}
-    return MatchRecords(header.protocol, keys, **arrays, tables=Tables(**held) if held else None)
+    tables = Tables(**held) if held else None
+    sums = {name: arrays.pop(name) for name in CLASS_COLUMNS if name in arrays}
+    if bool(sums) != (header.classes is not None):
+        msg = "sums by class need the names of the classes, and the names need the sums"
+        raise FormatError(msg)
+    named = header.classes
+    classes = None if named is None else ClassSums(named.names, named.things, **sums)
+    return MatchRecords(header.protocol, keys, **arrays, tables=tables, classes=classes)
 
 
 def _text(array: NDArray[Any]) -> bytes:
@@ -349,6 +374,8 @@ def _checked(records: MatchRecords) -> MatchRecords:
     if records.tables is not None:
         counts = num_images, len(records.truth_sizes), len(records.scores)
         _check_columns(records.tables, records.tables.expected(*counts))
+    if records.classes is not None:
+        _check_columns(records.classes, records.classes.expected(num_images))
     for what, sound in _sound(records):
         if not sound:
             msg = f"match records contradict themselves: {what}"
@@ -357,7 +384,8 @@ def _checked(records: MatchRecords) -> MatchRecords:
 
 
 def _check_columns(
-    records: MatchRecords | Tables, expected: dict[str, tuple[type[np.generic], tuple[int, ...]]]
+    records: MatchRecords | Tables | ClassSums,
+    expected: dict[str, tuple[type[np.generic], tuple[int, ...]]],
 ) -> None:
     for name, (dtype, shape) in expected.items():
         array = getattr(records, name)
@@ -400,6 +428,8 @@ def _sound(records: MatchRecords) -> Iterable[tuple[str, bool | np.bool_]]:
     if records.tables is not None:
         counts = np.diff(records.truth_offsets), records.num_predicted
         yield from records.tables.sound(*counts, records.num_pixels)
+    if records.classes is not None:
+        yield from records.classes.sound()
 
 
 def _enough_truth(records: MatchRecords) -> bool:

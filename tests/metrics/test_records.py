@@ -30,7 +30,7 @@ SEED_PAIRS = 12
 
 
 def columns(records: MatchRecords) -> dict[str, NDArray[Any]]:
-    own = {f.name: getattr(records, f.name) for f in fields(records)[2:-1]}
+    own = {f.name: getattr(records, f.name) for f in fields(records)[2:-2]}
     return own | ({} if records.tables is None else records.tables.columns())
 
 
