@@ -17,6 +17,7 @@ from PIL import Image
 from entitybench.archives import DAMAGE, close_archives, plain_name
 from entitybench.converters.release import locate, wanted_splits
 from entitybench.converters.source import (
+    WORLD,
     ConvertedImage,
     ImageT,
     Options,
@@ -32,6 +33,7 @@ from entitybench.entity_writer import EntityWriter, PreparedImage, prepare
 from entitybench.errors import ConflictError, FormatError, MissingDataError, UnknownNameError
 from entitybench.merging import WHOLE_IMAGES
 from entitybench.parallel import ordered_map
+from entitybench.photographs import GENERATED
 from entitybench.sharding import Shard
 
 SHOWN_WARNINGS = 20
@@ -224,7 +226,7 @@ class _Engine:
             name=path.name,
             source=self.source.name,
             split=split,
-            licence=self.source.licence,
+            licence=GENERATED if WORLD in plan.tree else self.source.licence,
             converter=f"{self.source.name}/{self.source.revision}",
             options={**self.options, **whole},
             categories=plan.categories,

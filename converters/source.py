@@ -22,6 +22,8 @@ from entitybench.errors import UnknownNameError
 from entitybench.sharding import id_order
 
 Options = Mapping[str, Option]
+WORLD = "world.json"
+"""Lies beside a release that entitybench generated, and beside no other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from entitybench.entity_set import EntitySet, is_entity_set
 from entitybench.errors import MissingDataError
-from entitybench.photographs import read_photograph
+from entitybench.photographs import GENERATED, read_photograph
 from entitybench.registry import known_sets, open_entity_set
 from entitybench.reports.details import Details
 from entitybench.reports.pictures import error_picture, overlay
@@ -65,6 +65,11 @@ class Gallery:
     run: Run
     groups: tuple[tuple[str, tuple[Example, ...]], ...]
     licence: str | None
+
+    @property
+    def is_free(self) -> bool:
+        """Whether the page may be passed on with these pictures."""
+        return self.licence == GENERATED
 
 
 def choose(qualities: NDArray[np.float64], per_group: int = PER_GROUP) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from entitybench.converters.source import WORLD
 from entitybench.converters.worlds import ade20k_writer, cityscapes_writer, coco_writer
 from entitybench.converters.worlds.files import (
     TRUTH,
@@ -24,7 +25,6 @@ from entitybench.errors import ConflictError, FormatError, UnknownNameError
 from entitybench.parallel import ordered_map
 
 GENERATOR = 1  # raised by every change that moves a pixel
-MANIFEST = "world.json"
 _SMALLEST_SIZE = 32
 
 
@@ -172,12 +172,12 @@ def _already_there(directory: Path, wanted: Manifest) -> Manifest | None:
         return None
     hint = "choose another folder, or delete this one"
     try:
-        found = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=Manifest)
+        found = msgspec.json.decode((directory / WORLD).read_bytes(), type=Manifest)
     except FileNotFoundError as error:
         msg = "the folder is not empty and holds no generated world"
         raise ConflictError(msg, where=str(directory), hint=hint) from error
     except (OSError, msgspec.MsgspecError) as error:
-        msg = f"the folder holds no readable {MANIFEST} ({error})"
+        msg = f"the folder holds no readable {WORLD} ({error})"
         raise ConflictError(msg, where=str(directory), hint=hint) from error
     others = _differences(found, wanted)
     if others:
@@ -218,7 +218,7 @@ def _fill(
         num_entities={split: sum(len(row.entities) for row in truth[split]) for split in splits},
         num_crowds={split: sum(len(row.crowds) for row in truth[split]) for split in splits},
     )
-    write_json(root / MANIFEST, made)
+    write_json(root / WORLD, made)
     return made
 
 

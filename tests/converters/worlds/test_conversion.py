@@ -12,6 +12,7 @@ import pytest
 from entitybench.converters.conversion import convert_source
 from entitybench.converters.source import known_sources
 from entitybench.converters.worlds import WORLDS
+from entitybench.photographs import GENERATED
 from entitybench.registry import open_entity_set
 
 SOURCES = sorted(set(WORLDS) & set(known_sources()))
@@ -30,6 +31,7 @@ def test_the_converter_finds_the_truth(
     convert_source(source, root, tmp_path)
     for split in ("train", "val"):
         converted = open_entity_set(f"{source}_entity_{split}", tmp_path)
+        assert converted.header.licence == GENERATED
         wanted = list(truths(root, split))
         assert set(converted.ids) == {truth.stem for truth in wanted}
         for truth in wanted:
