@@ -78,6 +78,13 @@ if TYPE_CHECKING:
     help="What stands in for scores that a format does not have; goes into the signature.",
 )
 @click.option(
+    "--class-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Least score of a prediction in PQ by class, which comes of predictions with classes.",
+)
+@click.option(
     "--bootstrap",
     "resamples",
     type=click.IntRange(0),
@@ -92,6 +99,11 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
     help="A file of image ids: a row of their own, and a result file. May be given again.",
+)
+@click.option(
+    "--boundary",
+    is_flag=True,
+    help="Also AP by boundaries (Boundary IoU, 2 %): a row of its own, and a result file.",
 )
 @click.option("--explain", is_flag=True, help="Say why AP is not 100, and list the worst images.")
 @click.option(
@@ -125,9 +137,11 @@ def command(
     overlap: str,
     missing: str,
     missing_score: str,
+    class_threshold: float,
     resamples: int,
     seed: int,
     subsets: tuple[Path, ...],
+    boundary: bool,
     explain: bool,
     plots: Path | None,
     images_csv: Path | None,
@@ -150,6 +164,7 @@ def command(
       entitybench eval results.json --gt coco_entity_val --overlap resolve
       entitybench eval preds/ --gt coco_entity_val+ade20k_entity_val
       entitybench eval preds/ --gt coco_entity_val --bootstrap 1000 --explain --plots figures/
+      entitybench eval preds/ --gt coco_entity_val --boundary
 
     Scores are points (AP × 100). Undefined is `–`. The line below the table is the signature:
     numbers with different signatures do not belong in one column.
@@ -160,6 +175,9 @@ def command(
 
     if shard is not None and subsets:
         msg = "--subset cuts a whole result, --shard makes a part"
+        raise click.UsageError(msg)
+    if quick and boundary:
+        msg = "--boundary needs maps, --quick does without"
         raise click.UsageError(msg)
     wanted = _subsets(subsets)  # a broken file should not cost the wait
     total = sum(len(truth) for truth in open_truths(gt, data))
@@ -176,15 +194,17 @@ def command(
             mapper=_mapper(len(_share(total, shard)), workers, executor, quiet=quiet),
             shard=shard,
             tables=not quick,
+            boundary=boundary,
+            class_threshold=class_threshold,
         )
     for line in done.recognised:
         say(line, quiet=quiet)
-    path = _part_path(out or _default_path(done.result), shard)
-    rows = list(_rows(done, path, wanted, resamples, seed))
+    path = out or _default_path(done.result)
+    rows = list(_rows(done, path, wanted, resamples, seed, shard))
     for row in rows:
         row.save()
     if shard is not None:
-        _save_overlapping(done, path.with_suffix(".overlapping.npz"))
+        _save_overlapping(done, rows[0].path.with_suffix(".overlapping.npz"))
     files = [row.path for row in rows] + _extras(done, plots, images_csv)
     explanation = Explanation(done.evaluation) if explain else None
     _tell(rows, explanation, as_json=as_json)
@@ -217,28 +237,49 @@ def _subsets(paths: Sequence[Path]) -> list[Subset]:
 
 
 def _rows(
-    done: Benchmark, path: Path, subsets: Sequence[Subset], resamples: int, seed: int
+    done: Benchmark,
+    path: Path,
+    subsets: Sequence[Subset],
+    resamples: int,
+    seed: int,
+    shard: Shard | None,
 ) -> Iterator[Row]:
-    """Yield the whole, then the subsets, with their intervals."""
+    """Yield the whole, by boundaries where asked for, then the subsets; with their intervals."""
+    from entitybench.metrics.boundary import boundary_result
     from entitybench.metrics.subset import cut, subset_result
 
     records = done.evaluation.records
-    yield Row(_with_intervals(done.result, records, resamples, seed), records, path)
+    whole = _with_intervals(done.result, records, resamples, seed, done.overlapping)
+    yield Row(whole, records, _part_path(path, shard))
+    if done.boundary is not None:
+        result = boundary_result(done.result, done.boundary)
+        result = _with_intervals(result, done.boundary, resamples, seed)
+        yield Row(result, done.boundary, _part_path(_beside(path, "boundary"), shard))
     for subset in subsets:
         part = cut(records, subset)
         result = _with_intervals(subset_result(done.result, subset, part), part, resamples, seed)
-        yield Row(result, part, path.with_name(f"{path.stem}.{subset.name}.json"))
+        yield Row(result, part, _beside(path, subset.name))
 
 
-def _with_intervals(result: Result, records: MatchRecords, resamples: int, seed: int) -> Result:
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}.json")
+
+
+def _with_intervals(
+    result: Result,
+    records: MatchRecords,
+    resamples: int,
+    seed: int,
+    overlapping: MatchRecords | None = None,
+) -> Result:
     if not (resamples and len(records)):
         return result
     import msgspec
 
     from entitybench.metrics.bootstrap import bootstrap, intervals_in_points
 
-    intervals = intervals_in_points(bootstrap(records, resamples, seed))
-    return msgspec.structs.replace(result, intervals=intervals)
+    found = bootstrap(records, resamples, seed, overlapping=overlapping)
+    return msgspec.structs.replace(result, intervals=intervals_in_points(found))
 
 
 def _extras(done: Benchmark, plots: Path | None, images_csv: Path | None) -> list[Path]:

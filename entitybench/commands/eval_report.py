@@ -10,13 +10,17 @@ from entitybench.commands.console import table
 
 if TYPE_CHECKING:
     from entitybench.metrics.breakdown import RecallOfSize
+    from entitybench.metrics.class_quality import ClassQuality
     from entitybench.metrics.diagnosis import Diagnosis
     from entitybench.metrics.evaluation import Evaluation
     from entitybench.metrics.per_image import ImageReport
     from entitybench.result import Result
 
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "PQ", "SQ", "RQ")
-FURTHER = ("APb", "APb50", "APb75", "APthing", "APstuff", "ARthing", "ARstuff", "APoverlapping")
+FURTHER = (
+    *("APb", "APb50", "APb75", "APthing", "APstuff", "ARthing", "ARstuff", "APoverlapping"),
+    *("PQcthing", "PQcstuff"),
+)
 NUM_WORST = 10
 
 
@@ -29,12 +33,14 @@ def score_table(results: Sequence[Result], columns: Sequence[str] = COLUMNS) -> 
     for result in results:
         rows.append([_name(result), *(_cell(result, column) for column in columns)])
         rows += _interval_rows(result, columns)
+        rows += _class_rows(result, columns)
     return table(rows)
 
 
 def _name(result: Result) -> str:
+    boundary = "boundary" if result.metric.boundary else ""
     subset = result.metric.subset.partition("@")[0]
-    return f"{result.model.name}, {subset}" if subset else result.model.name
+    return ", ".join(part for part in (result.model.name, boundary, subset) if part)
 
 
 def _cell(result: Result, column: str) -> str:
@@ -42,6 +48,13 @@ def _cell(result: Result, column: str) -> str:
         return ""
     value = result.scores[column]
     return "–" if value is None else f"{value:.1f}"
+
+
+def _class_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
+    """PQ by class stands below PQ, in a row of its own, where there is one."""
+    if "PQc" not in result.scores or "PQ" not in columns:
+        return []
+    return [["  by class", *(_cell(result, f"{column}c") for column in columns)]]
 
 
 def _interval_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
@@ -64,15 +77,19 @@ class Explanation:
 
     def __init__(self, evaluation: Evaluation) -> None:
         from entitybench.metrics.breakdown import recall_by_relative_area
+        from entitybench.metrics.class_quality import quality_by_class
         from entitybench.metrics.diagnosis import diagnose
         from entitybench.metrics.per_image import report_images, worst_first
 
         self.diagnosis: Diagnosis = diagnose(evaluation.records)
         self.sizes: list[RecallOfSize] = recall_by_relative_area(evaluation.records)
         self.worst: list[ImageReport] = worst_first(report_images(evaluation.records))[:NUM_WORST]
+        sums = evaluation.records.classes
+        self.classes: list[ClassQuality] = [] if sums is None else quality_by_class(sums)
 
     def __str__(self) -> str:
-        return "\n\n".join([self._causes(), self._recall(), self._images()])
+        parts = [self._causes(), self._recall(), self._images()]
+        return "\n\n".join(parts + ([self._by_class()] if self.classes else []))
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as plain values, in points."""
@@ -94,6 +111,10 @@ class Explanation:
             "worst_images": [
                 {k: 100 * v if isinstance(v, float) else v for k, v in asdict(row).items()}
                 for row in self.worst
+            ],
+            "classes": [
+                {k: 100 * v if isinstance(v, float) else v for k, v in asdict(row).items()}
+                for row in self.classes
             ],
         }
 
@@ -123,6 +144,15 @@ class Explanation:
             name = f"{row.set_name}/{row.image_id}" if several else row.image_id
             counts = [row.entities, row.predicted, *(getattr(row, cause) for cause in causes)]
             rows.append([name, _points(row.PQ), *map(str, counts)])
+        return table(rows)
+
+    def _by_class(self) -> str:
+        origins = {True: "thing", False: "stuff", None: ""}
+        rows = [["class", "origin", "PQ", "SQ", "RQ", "matched", "spurious", "missed"]]
+        for row in self.classes:
+            counts = (f"{count:,}" for count in (row.matched, row.spurious, row.missed))
+            quality = map(_points, (row.PQ, row.SQ, row.RQ))
+            rows.append([row.name, origins[row.isthing], *quality, *counts])
         return table(rows)
 
 
