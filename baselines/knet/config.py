@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from entitybench.baselines.entity.config import Backbone, Overlap
 from entitybench.baselines.settings import Data, Schedule
@@ -15,6 +16,8 @@ class Kernels:
     Attributes:
         queries: Learned kernels, each of which finds one entity at most (in class-specific
             models: one thing). A stuff class has one kernel of its own beside them.
+        crowded: What becomes of images with more entities than queries: `refuse` to train on them,
+            or `leave` those entities without one that are dearest to match, as released.
         stages: Updates, one head each.
         channels: Of features and kernels.
         heads: Of the attention among kernels.
@@ -24,6 +27,7 @@ class Kernels:
     """
 
     queries: int = 100
+    crowded: Literal["refuse", "leave"] = "refuse"
     stages: int = 3
     channels: int = 256
     heads: int = 8

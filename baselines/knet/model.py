@@ -102,9 +102,10 @@ class KNet(BaselineModel):
         return 32
 
     @property
-    def capacity(self) -> int:
-        """Most entities of an image that the model can be trained on."""
-        return self.config.kernels.queries
+    def capacity(self) -> int | None:
+        """Most entities of an image that the model can be trained on; None is no limit."""
+        kernels = self.config.kernels
+        return kernels.queries if kernels.crowded == "refuse" else None
 
     def load_published(self, path: Path) -> Sequence[str]:
         """Load a released K-Net (`.pth` of MMDetection), by renaming.
