@@ -21,6 +21,7 @@ _RESOLVED = "resolved-in-"
 _PLAIN = re.compile(r"[^|\s]+")
 _PREDICTION_NEEDS = {"scores", "overlap"}
 _PREDICTION_MAY = {"thresholded", "classes", "class-threshold"}
+_METRIC_MAY = {"boundary", "size", "subset"}
 # field → key in the text, in the order of the text; an empty value is left out
 _METRIC_KEYS = {
     "metric_version": "metric",
@@ -30,6 +31,7 @@ _METRIC_KEYS = {
     "void": "void",
     "iou": "iou",
     "max_detections": "dets",
+    "boundary": "boundary",
     "size": "size",
     "subset": "subset",
 }
@@ -50,6 +52,8 @@ class MetricSignature:
         iou: IoU thresholds, `first:step:last`.
         max_detections: Predictions that count per image.
         metric_version: `METRIC_VERSION` of the code that computed the number.
+        boundary: Width of a boundary by the image's diagonal where IoU is the lesser of the
+            masks' and their boundaries', else empty.
 
     >>> print(MetricSignature("coco_entity_val@1f3a9c2e", 5000, "strict"))
     APe|metric:1|gt:coco_entity_val@1f3a9c2e|images:5000|protocol:strict|void:counted|iou:.50:.05:.95|dets:100
@@ -64,11 +68,12 @@ class MetricSignature:
     iou: str = ".50:.05:.95"
     max_detections: int = 100
     metric_version: int = METRIC_VERSION
+    boundary: str = ""
 
     def __post_init__(self) -> None:
         for name in ("ground_truth", "protocol", "void", "iou"):
             _check_plain(name, getattr(self, name))
-        for name in ("size", "subset"):
+        for name in sorted(_METRIC_MAY):
             if getattr(self, name):
                 _check_plain(name, getattr(self, name))
 
@@ -86,7 +91,7 @@ class MetricSignature:
         metric, _, rest = text.partition("|")
         values = _pairs(rest, text) if metric == _METRIC else {}
         unknown = set(values) - set(_METRIC_KEYS.values())
-        missing = set(_METRIC_KEYS.values()) - {"size", "subset"} - set(values)
+        missing = set(_METRIC_KEYS.values()) - _METRIC_MAY - set(values)
         if unknown or missing:
             raise _malformed(text)
         signature = cls(
@@ -99,6 +104,7 @@ class MetricSignature:
             values["iou"],
             _count(values["dets"], text),
             _count(values["metric"], text),
+            values.get("boundary", ""),
         )
         return _same(signature, text)
 

@@ -24,6 +24,7 @@ from entitybench.formats.detection import open_predictions
 from entitybench.formats.json_rows import NotPlainError
 from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
+from entitybench.metrics.boundary import match_boundaries
 from entitybench.metrics.class_quality import ClassReport, with_classes
 from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
 from entitybench.metrics.fused import FusedMatches, MaskFaultError, match_masks
@@ -57,6 +58,7 @@ class ImageTask:
     entry: Entry | None
     protocol: Protocol
     overlap: OverlapPolicy
+    boundary: bool = False
 
     @property
     def key(self) -> ImageKey:
@@ -73,12 +75,14 @@ class ImageOutcome:
         matches: None where the overlap forbids them.
         overlap: Which masks share pixels, or None.
         before: Matches of the masks before their overlap was resolved.
+        boundary: Matches by boundaries, where they are asked for.
     """
 
     key: ImageKey
     matches: ImageMatches | None
     overlap: Overlap | None
     before: ImageMatches | None = None
+    boundary: ImageMatches | None = None
 
 
 Mapper = Callable[
@@ -96,12 +100,14 @@ class Benchmark:
         recognised: A line for each prediction source that says what it was taken for, and one
             on its classes where there is something to say.
         overlapping: Matches of the masks before their overlap was resolved, if any overlapped.
+        boundary: Matches by boundaries, if they were asked for.
     """
 
     evaluation: Evaluation
     result: Result
     recognised: tuple[str, ...]
     overlapping: MatchRecords | None = None
+    boundary: MatchRecords | None = None
 
 
 def evaluate(
@@ -119,6 +125,7 @@ def evaluate(
     shard: Shard | None = None,
     tables: bool = True,
     class_threshold: float = 0.0,
+    boundary: bool = False,
 ) -> Benchmark:
     """Score predictions against ground truth.
 
@@ -141,6 +148,7 @@ def evaluate(
             COCO results are scored faster without.
         class_threshold: Least score of a prediction that counts in PQ by class, which comes of
             predictions with classes.
+        boundary: Match by boundaries as well. COCO results are then scored by the mapper.
 
     Raises:
         OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
@@ -153,17 +161,27 @@ def evaluate(
     chosen = _protocol(protocol, truths)
     readers = _readers(Path(predictions), truths, MissingScore(missing_score), missing)
     pairs = [
-        _Pairing(truth, reader, _fused(truth, reader, chosen, threads, tables=tables))
+        _Pairing(
+            truth,
+            reader,
+            None if boundary else _fused(truth, reader, chosen, threads, tables=tables),
+        )
         for truth, reader in zip(truths, readers, strict=True)
     ]
     policy, part = OverlapPolicy(overlap), _part(truths, shard)
-    tasks = (task for pair in pairs for task in pair.tasks(chosen, policy) if task.key in part)
+    tasks = (
+        replace(task, boundary=boundary)
+        for pair in pairs
+        for task in pair.tasks(chosen, policy)
+        if task.key in part
+    )
     done = [_within(pair.matched, part) for pair in pairs if pair.matched is not None]
-    records, resolved, before = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
-    records = MatchRecords.merge([*done, records]) if done else records
+    gathered = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
+    resolved = gathered.resolved
+    records = MatchRecords.merge([*done, gathered.records])
     by_class = with_classes(with_origins(records, truths), truths, readers, class_threshold)
     evaluation = Evaluation.of(by_class.records)
-    overlapping = _before_resolving(records, before)
+    overlapping = _before_resolving(records, gathered.before)
     described = _described(readers, model or _stem(Path(predictions)), resolved)
     result = _result(truths, described, evaluation, chosen, began, by_class)
     if overlapping is not None:
@@ -174,7 +192,8 @@ def evaluate(
         result = _as_part(result, shard, sum(map(len, truths)), earlier)
     recognised = [reader.description for reader in readers]
     recognised += [by_class.said] if by_class.said else []
-    return Benchmark(evaluation, result, tuple(recognised), overlapping)
+    by_boundary = MatchRecords.gather(chosen, gathered.boundary) if boundary else None
+    return Benchmark(evaluation, result, tuple(recognised), overlapping, by_boundary)
 
 
 def score_image(task: ImageTask) -> ImageOutcome:
@@ -189,10 +208,13 @@ def score_image(task: ImageTask) -> ImageOutcome:
         return ImageOutcome(task.key, None, overlap)
     pair = ImagePair(task.truth.id, truth, found.map, found.scores, sizes, task.set_name)
     _, matches = match_pair(pair, task.protocol)
-    if overlapping is None:
-        return ImageOutcome(task.key, matches, overlap)
-    before = match_overlapping(truth, overlapping, matches.truth_sizes, task.protocol)
-    return ImageOutcome(task.key, matches, overlap, before)
+    before = boundary = None
+    if overlapping is not None:
+        before = match_overlapping(truth, overlapping, matches.truth_sizes, task.protocol)
+    if task.boundary:
+        sizes = matches.truth_sizes
+        boundary = match_boundaries(truth, found.map, found.scores, sizes, task.protocol)
+    return ImageOutcome(task.key, matches, overlap, before, boundary)
 
 
 class _Everything(Container[object]):
@@ -355,18 +377,34 @@ def _check_images(reader: Predictions, truth: GroundTruth, missing: str) -> None
         raise MissingDataError(msg, where=absent, hint=hint)
 
 
-def _gather(
-    protocol: Protocol, outcomes: Iterable[ImageOutcome], already: int = 0
-) -> tuple[MatchRecords, int, list[tuple[ImageKey, ImageMatches]]]:
-    """Collect matches, and those of before an overlap was resolved.
+_Keyed = tuple[ImageKey, ImageMatches]
 
-    Refuses overlaps with their count and the first of their places.
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """What came of the images.
+
+    Attributes:
+        records: Their matches.
+        resolved: In how many an overlap was resolved.
+        before: Matches of those before it was.
+        boundary: Matches by boundaries.
     """
+
+    records: MatchRecords
+    resolved: int
+    before: list[_Keyed]
+    boundary: list[_Keyed]
+
+
+def _gather(protocol: Protocol, outcomes: Iterable[ImageOutcome], already: int = 0) -> _Gathered:
+    """Collect matches; refuse overlaps with their count and the first of their places."""
     forbidden: list[str] = []
-    before: list[tuple[ImageKey, ImageMatches]] = []
+    before: list[_Keyed] = []
+    boundary: list[_Keyed] = []
     seen, refused, resolved = already, 0, 0
 
-    def matched() -> Iterator[tuple[ImageKey, ImageMatches]]:
+    def matched() -> Iterator[_Keyed]:
         nonlocal seen, refused, resolved
         for outcome in outcomes:
             seen += 1
@@ -376,6 +414,7 @@ def _gather(
             elif outcome.matches is not None:
                 resolved += outcome.overlap is not None
                 before.extend([(outcome.key, outcome.before)] if outcome.before else [])
+                boundary.extend([(outcome.key, outcome.boundary)] if outcome.boundary else [])
                 yield outcome.key, outcome.matches
 
     records = MatchRecords.gather(protocol, matched())
@@ -386,12 +425,10 @@ def _gather(
             "score and records it in the signature"
         )
         raise OverlapError(msg, where=forbidden, hint=hint)
-    return records, resolved, before
+    return _Gathered(records, resolved, before, boundary)
 
 
-def _before_resolving(
-    records: MatchRecords, before: Sequence[tuple[ImageKey, ImageMatches]]
-) -> MatchRecords | None:
+def _before_resolving(records: MatchRecords, before: Sequence[_Keyed]) -> MatchRecords | None:
     """Return records with the masks of some images as they were before; None if of none."""
     if not before:
         return None

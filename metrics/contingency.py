@@ -59,6 +59,17 @@ class Contingency:
         """Pixels of the image."""
         return int(self.pixels.sum())
 
+    def iou(self, truth: NDArray[np.int64], prediction: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the IoU of pairs of ids; those of no pixel at all have 0."""
+        columns = len(self.prediction_areas)
+        cells, wanted = self.truth * columns + self.prediction, truth * columns + prediction
+        place = np.searchsorted(cells, wanted)
+        found = np.append(cells, -1)[place] == wanted
+        shared = np.where(found, np.append(self.pixels, 0)[place], 0)
+        union = self.truth_areas[truth] + self.prediction_areas[prediction] - shared
+        quotients: NDArray[np.float64] = shared / np.maximum(union, 1)
+        return quotients
+
     def to_array(self) -> NDArray[np.int64]:
         """Return the dense `(N + C + 1, P + 1)` int64 table; row and column 0 are void."""
         table = np.zeros((len(self.truth_areas), len(self.prediction_areas)), dtype=np.int64)

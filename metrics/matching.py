@@ -102,7 +102,11 @@ class Pairs:
 
 
 def match(
-    table: Contingency, scores: ArrayLike, truth_sizes: ArrayLike, protocol: Protocol
+    table: Contingency,
+    scores: ArrayLike,
+    truth_sizes: ArrayLike,
+    protocol: Protocol,
+    boundaries: Contingency | None = None,
 ) -> ImageMatches:
     """Match the predictions of one image to its true entities.
 
@@ -111,6 +115,8 @@ def match(
         scores: `(P,)` scores in [0, 1]. The best 100 take part; ties go to the lower id.
         truth_sizes: `(N,)` sizes of the true entities, from `protocol.truth_sizes`.
         protocol: Crowd and void rule.
+        boundaries: Shared pixels of the boundaries of the same ids, if IoU is to be the lesser
+            of the masks' and the boundaries'.
 
     Raises:
         FormatError: Scores or sizes of another number, or out of range.
@@ -119,7 +125,7 @@ def match(
     sizes = checked_sizes(truth_sizes, table.num_entities)
     best_first = np.argsort(-checked, kind="stable")[: MAX_DETECTIONS[-1]]
     areas = table.prediction_areas[best_first + 1]
-    pairs = _pairs(table, best_first, protocol)
+    pairs = _pairs(table, best_first, protocol, boundaries)
     truth_ignored = np.ones((len(table.truth_areas), 4), dtype=bool)
     truth_ignored[1 : table.num_entities + 1] = ~within_ranges(sizes)
     matched, ignored, partners = assign(pairs, truth_ignored, best_first.size)
@@ -139,7 +145,12 @@ def match(
     )
 
 
-def _pairs(table: Contingency, best_first: NDArray[np.int64], protocol: Protocol) -> Pairs:
+def _pairs(
+    table: Contingency,
+    best_first: NDArray[np.int64],
+    protocol: Protocol,
+    boundaries: Contingency | None,
+) -> Pairs:
     """List what can match: ranked predictions and the entities and crowds they touch.
 
     IoU is one float64 quotient of integers, as in pycocotools, hence the same bits.
@@ -152,7 +163,11 @@ def _pairs(table: Contingency, best_first: NDArray[np.int64], protocol: Protocol
     own = table.prediction_areas[prediction]
     crowd = is_crowd[truth]
     union = np.where(crowd, own, own + table.truth_areas[truth] - shared)
-    return Pairs(rank_of[prediction], truth, shared / union, crowd)
+    iou = shared / union
+    if boundaries is not None:
+        of_boundaries = boundaries.iou(truth, prediction)
+        iou = np.where(crowd, iou, np.minimum(iou, of_boundaries))
+    return Pairs(rank_of[prediction], truth, iou, crowd)
 
 
 def _roles(table: Contingency, protocol: Protocol) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

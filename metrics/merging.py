@@ -125,22 +125,25 @@ def _merge(path: Path, parts: Sequence[_Part]) -> MergedResult:
     if len(evaluation.records) != expected:
         msg = f"the parts hold {len(evaluation.records):,} images, the whole has {expected:,}"
         raise ConflictError(msg, where=[str(part.path) for part in parts])
-    result = _joined(parts, evaluation)
-    more = _before_resolving(parts)
-    result = msgspec.structs.replace(result, scores=result.scores | more)
+    result = _joined(parts, evaluation, _before_resolving(parts))
     path.parent.mkdir(parents=True, exist_ok=True)
     evaluation.records.save(path.with_suffix(RECORDS))
     write_result(path, result)
     return MergedResult(path, len(parts), result)
 
 
-def _joined(parts: Sequence[_Part], evaluation: Evaluation) -> Result:
+def _joined(
+    parts: Sequence[_Part], evaluation: Evaluation, overlapping: MatchRecords | None
+) -> Result:
     results = [part.result for part in parts]
     first, counts = results[0], evaluation.counts
     metric = replace(first.metric, num_images=counts.images, subset="")
     before = first.counts.get(RESOLVED_BEFORE, 0)
     resolved = sum(result.prediction.resolved_images - before for result in results)
     prediction = replace(first.prediction, resolved_images=before + resolved)
+    scores = evaluation.all_scores()
+    if overlapping is not None:
+        scores["APoverlapping"] = Evaluation.of(overlapping).scores.AP
     created, seconds = time_stamp(sum(result.seconds or 0.0 for result in results))
     return msgspec.structs.replace(
         first,
@@ -148,8 +151,8 @@ def _joined(parts: Sequence[_Part], evaluation: Evaluation) -> Result:
             first.ground_truth, num_images=counts.images, num_entities=counts.truth
         ),
         signature=Signatures(str(metric), str(prediction)),
-        scores=points_of(evaluation.all_scores()),
-        intervals=_intervals(parts, evaluation.records),
+        scores=points_of(scores),
+        intervals=_intervals(parts, evaluation.records, overlapping),
         counts=counts.as_dict(),
         environment=environment(),
         created=created,
@@ -163,22 +166,25 @@ def _bootstrapped(result: Result) -> tuple[int, int] | None:
     return None if interval is None else (interval.resamples, interval.seed)
 
 
-def _intervals(parts: Sequence[_Part], records: MatchRecords) -> dict[str, Interval]:
+def _intervals(
+    parts: Sequence[_Part], records: MatchRecords, overlapping: MatchRecords | None
+) -> dict[str, Interval]:
     """Return the intervals of the whole, where the parts have some of theirs."""
     drawn = {_bootstrapped(part.result) for part in parts if len(part.records)}
     if len(drawn) > 1:
         msg = f"parts of `{parts[0].whole}` have intervals of different `--bootstrap` or `--seed`"
         raise ConflictError(msg, where=[str(part.path) for part in parts])
     how = next(iter(drawn), None)
-    return {} if how is None else intervals_in_points(bootstrap(records, *how))
-
-
-def _before_resolving(parts: Sequence[_Part]) -> dict[str, float | None]:
-    """Return the score of the masks before their overlap was resolved, if any overlapped."""
-    if all(part.overlapping is None for part in parts):
+    if how is None:
         return {}
-    records = MatchRecords.merge([part.overlapping or part.records for part in parts])
-    return points_of({"APoverlapping": Evaluation.of(records).scores.AP})
+    return intervals_in_points(bootstrap(records, *how, overlapping=overlapping))
+
+
+def _before_resolving(parts: Sequence[_Part]) -> MatchRecords | None:
+    """Return records of the masks before their overlap was resolved, if any overlapped."""
+    if all(part.overlapping is None for part in parts):
+        return None
+    return MatchRecords.merge([part.overlapping or part.records for part in parts])
 
 
 def _check_alike(first: _Part, other: _Part) -> None:

@@ -300,19 +300,22 @@ def _extras(done: Benchmark, plots: Path | None, images_csv: Path | None) -> lis
 
 def _tell(rows: Sequence[Row], explanation: Explanation | None, *, as_json: bool) -> None:
     first = rows[0]
+    by_boundary = [row for row in rows[1:] if row.result.metric.boundary]
+    subsets = [row for row in rows[1:] if not row.result.metric.boundary]
     if as_json:
-        subsets = [_as_json(row.result, row.path) for row in rows[1:]]
-        more = {"subsets": subsets} if subsets else {}
-        told = {"explanation": explanation.as_json()} if explanation else {}
-        emit(_as_json(first.result, first.path) | more | told)
+        more: dict[str, object] = {"boundary": _as_json(by_boundary[0])} if by_boundary else {}
+        more |= {"subsets": [_as_json(row) for row in subsets]} if subsets else {}
+        more |= {"explanation": explanation.as_json()} if explanation else {}
+        emit(_as_json(first) | more)
         return
     click.echo(score_table([row.result for row in rows]))
     for row in rows:
         click.echo(row.result.signature.metric)
     click.echo(first.result.signature.prediction)
     if explanation:
+        by_mask = [row.result for row in (first, *subsets)]
         further = [name for name in FURTHER if name in first.result.scores]
-        click.echo(f"\n{score_table([row.result for row in rows], further)}\n\n{explanation}")
+        click.echo(f"\n{score_table(by_mask, further)}\n\n{explanation}")
 
 
 def _save_overlapping(done: Benchmark, path: Path) -> None:
@@ -370,8 +373,8 @@ def save(done: Benchmark, path: Path) -> None:
     Row(done.result, done.evaluation.records, path).save()
 
 
-def _as_json(result: Result, path: Path) -> dict[str, object]:
+def _as_json(row: Row) -> dict[str, object]:
     import msgspec
 
-    plain: dict[str, object] = msgspec.to_builtins(result)
-    return plain | {"path": str(path)}
+    plain: dict[str, object] = msgspec.to_builtins(row.result)
+    return plain | {"path": str(row.path)}

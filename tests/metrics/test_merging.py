@@ -123,12 +123,14 @@ def coco_results(path: Path, *, overlapping: bool) -> Path:
 def test_coco_results_in_parts(score: Score, tmp_path: Path, overlapping: bool) -> None:
     """Scored in one pass over the file, but for images whose overlap is resolved."""
     preds = coco_results(tmp_path / "results.json", overlapping=overlapping)
-    whole = score(tmp_path / "whole.json", "--overlap", "resolve", preds=preds)
-    parts = parts_of(score, tmp_path / "p", 4, "--overlap", "resolve", preds=preds)
+    more = ["--overlap", "resolve", "--bootstrap", "6"]
+    whole = score(tmp_path / "whole.json", *more, preds=preds)
+    parts = parts_of(score, tmp_path / "p", 4, *more, preds=preds)
     (done,) = merge_results(parts, tmp_path / "merged")
     assert same(done.path, whole)
     assert bool(read_result(whole).prediction.resolved_images) == overlapping
     assert ("APoverlapping" in read_result(done.path).scores) == overlapping
+    assert set(read_result(done.path).intervals) == set(read_result(done.path).scores)
 
 
 def test_intervals_are_those_of_the_whole(score: Score, tmp_path: Path) -> None:
