@@ -16,20 +16,27 @@ _NORMS = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
 
 
 def make_optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.Optimizer:
-    """Make the optimiser; norms do not decay, nor do biases under AdamW."""
+    """Make the optimiser; norms do not decay, nor do biases under AdamW.
+
+    Each group has `scale`: its multiple of the learning rate.
+    """
     norms = {
         id(p) for m in model.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)
     }
     adam = schedule.optimiser == "adamw"
-    decaying: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    members: dict[tuple[float, float], list[nn.Parameter]] = {
+        (1.0, schedule.decay): [],
+        (1.0, 0.0): [],
+    }
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             is_free = id(parameter) in norms or (adam and parameter.ndim <= 1)
-            (free if is_free else decaying).append(parameter)
+            scale = schedule.backbone_rate if name.startswith("backbone.") else 1.0
+            key = scale, 0.0 if is_free else schedule.decay
+            members.setdefault(key, []).append(parameter)
     groups = [
-        {"params": decaying, "weight_decay": schedule.decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": parameters, "scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in members.items()
     ]
     if adam:
         return torch.optim.AdamW(groups, lr=schedule.rate)
@@ -57,6 +64,6 @@ def rate_at(schedule: Schedule, step: int) -> float:
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
+    """Set the learning rate of every group to its multiple of a rate."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]

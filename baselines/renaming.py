@@ -15,6 +15,8 @@ Rule = tuple[str, str | Callable[[re.Match[str]], str]]
 
 _BODY = "backbone.body."
 _COUNTERS = "num_batches_tracked"
+# tables that are computed, and a norm of Swin that nothing is read from
+_NOT_NEEDED = re.compile(r"num_batches_tracked$|relative_position_index$|\.swin\.layernorm\.")
 
 
 def load_renamed(
@@ -23,6 +25,7 @@ def load_renamed(
     rules: Sequence[Rule],
     *,
     class_layers: Sequence[str],
+    prepare: Callable[[State], State] = dict,
     arrange: Callable[[State], State] = dict,
 ) -> list[str]:
     """Load a file's weights into a model with a `backbone.body`, strictly.
@@ -33,6 +36,7 @@ def load_renamed(
         rules: Patterns and replacements from the file's names to ours, applied in order; the
             backbone's names are known.
         class_layers: Beginnings of our names of layers with a size that depends on the classes.
+        prepare: Is given the weights as they were read, and cuts what ours has apart.
         arrange: Puts classes into our order, once all shapes fit.
 
     Returns:
@@ -43,8 +47,8 @@ def load_renamed(
         FormatError: Weights are missing or of another shape.
     """
     wanted: State = model.state_dict()
-    renamed, unused = _rename(read_state(path), wanted, rules)
-    missing = sorted(n for n in wanted if n not in renamed and not n.endswith(_COUNTERS))
+    renamed, unused = _rename(prepare(read_state(path)), wanted, rules)
+    missing = sorted(n for n in wanted if n not in renamed and not _NOT_NEEDED.search(n))
     if missing:
         msg = f"{len(missing)} of {len(wanted)} weights of the model are not in `{path.name}`"
         raise FormatError(msg, where=missing, hint="is it another model's file?")
@@ -59,6 +63,7 @@ def _rename(
     """Return what the model has under our names, and the names that it has no use for."""
     renamed: State = {}
     others: State = {}
+    original: dict[str, str] = {}
     for name, tensor in state.items():
         target = name
         for pattern, replacement in rules:
@@ -66,10 +71,11 @@ def _rename(
         if target in wanted:
             renamed[target] = tensor
         else:
-            others[name] = tensor
+            others[target], original[target] = tensor, name
     body = {name.removeprefix(_BODY) for name in wanted if name.startswith(_BODY)}
     inner, unused = rename_backbone(others, body)
-    return renamed | {_BODY + name: tensor for name, tensor in inner.items()}, unused
+    renamed |= {_BODY + name: tensor for name, tensor in inner.items()}
+    return renamed, [original.get(name, name) for name in unused]
 
 
 def _check_shapes(path: Path, wanted: State, renamed: State, class_layers: tuple[str, ...]) -> None:

@@ -23,6 +23,8 @@ class Data:
         subset: Which entities are trained on; the others become void.
         balance: Shares of a union's sets: by `size`, or `equal`.
         budget: Images of an epoch, pre-sampled (the paper's 138,497); 0 takes all.
+        most_entities: Images with more entities are not trained on; 0 takes all. For models with
+            a limit.
         group: Whether batches hold images of one orientation.
         fixed_canvas: Whether every canvas has the greatest size there can be, so that the shapes
             of a run are two (one for each orientation).
@@ -39,6 +41,7 @@ class Data:
     subset: Literal["all", "things", "stuff"] = "all"
     balance: Literal["size", "equal"] = "size"
     budget: int = 0
+    most_entities: int = 0
     group: bool = True
     fixed_canvas: bool = False
 
@@ -52,6 +55,7 @@ class Schedule:
         batch: Images of a step, over all devices.
         optimiser: `sgd` has momentum 0.9.
         rate: Learning rate.
+        backbone_rate: That of the backbone, as a multiple.
         decay: Weight decay.
         warmup: Steps of linear warm-up, from a thousandth of the rate.
         shape: `steps` falls to a tenth at each drop, `cosine` and `poly` (power 0.9) to zero at the
@@ -72,6 +76,7 @@ class Schedule:
     batch: int = 16
     optimiser: Literal["sgd", "adamw"] = "sgd"
     rate: float = 0.01
+    backbone_rate: float = 1.0
     decay: float = 1e-4
     warmup: int = 1500
     shape: Literal["steps", "cosine", "poly"] = "steps"

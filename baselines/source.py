@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,7 @@ class Collection:
         locations: Where the photographs of each set are; None asks the set.
         subset: `all`, `things` or `stuff`; the other entities become void.
         class_names: Classes in order, for class-specific training; none is class-agnostic.
+        most_entities: Images with more entities are left out; 0 takes all.
 
     Raises:
         FormatError: A set holds predictions, or an empty union.
@@ -70,6 +72,7 @@ class Collection:
         *,
         subset: str = "all",
         class_names: Sequence[str] = (),
+        most_entities: int = 0,
     ) -> None:
         self.sets = list(sets)
         given = [*locations, *[None] * (len(sets) - len(locations))]
@@ -83,6 +86,7 @@ class Collection:
             Listed(n, row.id, (row.height, row.width), len(row.entities))
             for n, entity_set in enumerate(self.sets)
             for row in entity_set.rows()
+            if not most_entities or len(row.entities) <= most_entities
         ]
         if not self.images:
             msg = "there is no image to train on"
@@ -90,8 +94,9 @@ class Collection:
 
     @property
     def set_sizes(self) -> list[int]:
-        """Images of each set."""
-        return [len(s) for s in self.sets]
+        """Images of each set that are trained on."""
+        counts = Counter(image.set_number for image in self.images)
+        return [counts[number] for number in range(len(self.sets))]
 
     def entry(self, index: int) -> EntityImage:
         """Return one image, not decoded yet; for one thread at a time."""

@@ -187,7 +187,11 @@ class Trainer:
             torch.backends.cudnn.allow_tf32 = True
         self._optimiser = make_optimiser(self.model, schedule)
         collection = Collection(
-            run.sets, run.locations, subset=run.config.data.subset, class_names=classes.names
+            run.sets,
+            run.locations,
+            subset=run.config.data.subset,
+            class_names=classes.names,
+            most_entities=run.config.data.most_entities,
         )
         check_capacity(self.model, collection)
         self.loader = Loader(
@@ -341,7 +345,8 @@ def check_capacity(model: BaselineModel, collection: Collection) -> None:
         over = sum(image.num_entities > model.capacity for image in collection.images)
         msg = f"{over} images have more entities than the model's {model.capacity} queries"
         where = f"{name}: image {worst.image_id} has {worst.num_entities}"
-        raise FormatError(msg, where=where, hint="raise `queries`")
+        hint = "raise `queries`, or leave such images out with `data.most_entities`"
+        raise FormatError(msg, where=where, hint=hint)
 
 
 def load_pretrained(model: BaselineModel, config: Any) -> None:
