@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import entitybench.converters
 from entitybench.cli import main
+from entitybench.converters import convert
 from entitybench.converters.worlds import make_world
 from entitybench.entity_writer import EntityWriter
+from entitybench.errors import FormatError
 from entitybench.formats.coco_panoptic_export import write_coco_panoptic
 from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
@@ -91,9 +98,38 @@ def arguments(line: str, home: Path) -> list[str]:
     return [w.replace("~", str(home)).replace("000000000139", first) for w in words]
 
 
+@pytest.fixture
+def parcels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+    """The source of docs/add-a-source.md, added as it says; returns what its test defines."""
+    guide = ROOT / "docs" / "add-a-source.md"
+    converter, test = blocks(guide, "python")
+    assert converter.startswith("# converters/parcels.py\n")
+    (tmp_path / "added").mkdir()
+    (tmp_path / "added" / "parcels.py").write_text(converter)
+    package = entitybench.converters
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "added")])
+    names: dict[str, Any] = {}
+    exec(compile(test, str(guide), "exec"), names)
+    yield names
+    sys.modules.pop("entitybench.converters.parcels", None)
+    vars(package).pop("parcels", None)
+
+
+def test_the_source_of_the_guide_passes_its_test(parcels: dict[str, Any], tmp_path: Path) -> None:
+    tests = [value for name, value in parcels.items() if name.startswith("test_")]
+    assert len(tests) == 1
+    tests[0](tmp_path)
+    bad = parcels["release"](tmp_path / "bad") / "labels" / "val" / "barn.png"
+    Image.fromarray(np.full((2, 3), 3001, np.uint16)).save(bad)
+    with pytest.raises(FormatError, match="there is no class 3") as caught:
+        convert("parcels", tmp_path / "bad", tmp_path / "else")
+    assert caught.value.where == (str(bad),)
+
+
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
-def test_the_commands_of_a_guide_run(guide: Path, workplace: Path) -> None:
+def test_the_commands_of_a_guide_run(guide: Path, workplace: Path, parcels: dict[str, Any]) -> None:
     add_releases(guide, workplace / "datasets")
+    parcels["release"](workplace / "datasets" / "parcels")
     for line in commands(guide):
         assert line.startswith("entitybench "), f"{guide.name}: who runs `{line}`?"
         assert main(arguments(line, workplace)) == 0, line
