@@ -117,9 +117,9 @@ class _Regions:
     """Shared pixels in which the stuff of one class is one region, with classes.
 
     Attributes:
-        shared: Cells of M true and Q predicted ids; what was joined or dropped owns no pixel.
+        shared: Cells of M true and Q predicted ids; what was joined to another owns no pixel.
         truth_class: `(M,)` class of each; `NO_CLASS` for void.
-        predicted_class: `(Q,)` likewise, `NO_CLASS` for what was dropped.
+        predicted_class: `(Q,)` likewise; `NO_CLASS` also for what scores too little.
         counts_in_truth: `(M,)` whether it is a region to be found.
         counts_in_prediction: `(Q,)` whether it is a predicted region.
     """
@@ -139,13 +139,10 @@ def _regions(records: MatchRecords, labels: ClassLabels, least: float) -> _Regio
     truth_class[shared.is_crowd] = labels.crowds
     predicted_class = np.full(len(shared.is_predicted), NO_CLASS)
     predicted_class[shared.is_predicted] = labels.predictions
-    void = np.flatnonzero(~shared.is_predicted)[shared.prediction_images]
-    low = shared.is_predicted & (_scores(records, shared) < least)
-    predicted_class[low] = NO_CLASS
+    predicted_class[_scores(records, shared) < least] = NO_CLASS
     is_stuff = np.array([c.isthing is False for c in labels.classes] + [False])  # last: NO_CLASS
     joined_truth = _joined(truth_class, shared.truth_images, is_entity & is_stuff[truth_class])
     joined = _joined(predicted_class, shared.prediction_images, is_stuff[predicted_class])
-    joined[low] = void[low]
     return _Regions(
         _relabelled(shared, joined_truth, joined),
         truth_class,
