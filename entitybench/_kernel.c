@@ -58,6 +58,14 @@ enum {
 
 /* ---- bits and memory ---- */
 
+#ifdef HAS_POPCNT_VARIANT
+static bool has_popcnt(void)
+{
+    return __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2"); /* and so lzcnt */
+}
+#endif
+
 INLINED unsigned count_bits(uint64_t word)
 {
 #if defined(__GNUC__)
@@ -630,6 +638,7 @@ typedef struct {
     uint16_t *matched, *ignored; /* NUM_AREAS columns */
     double *best_ious;
     int32_t *partners;
+    int32_t *boxes; /* x, y, width, height; NULL where they are not wanted */
 } Records;
 
 /* What is known of the true ids of an image. */
@@ -643,6 +652,8 @@ enum { TRUTH_IS_CROWD = 1 << NUM_AREAS, TRUTH_TAKES_PART = 2 << NUM_AREAS };
 
 typedef struct {
     Block shared, flags, candidates, claims, order, spare, painted;
+    Block table; /* pixels by true id and prediction, `columns` to a row; column 0 is void */
+    size_t columns;
     uint32_t *shared_row;
     uint8_t *truth_flags; /* by id: bit a is set where area range a ignores it */
     Candidate *pairs;
@@ -659,6 +670,7 @@ static void free_matcher(Matcher *matcher)
     free(matcher->order.at);
     free(matcher->spare.at);
     free(matcher->painted.at);
+    free(matcher->table.at);
 }
 
 /* Bit a is set where the size lies in area range a, both ends included. */
@@ -852,7 +864,8 @@ static Records records_at(const Records *all, size_t row)
                      all->matched + NUM_AREAS * row,
                      all->ignored + NUM_AREAS * row,
                      all->best_ious + row,
-                     all->partners + row};
+                     all->partners + row,
+                     all->boxes ? all->boxes + 4 * row : NULL};
 }
 
 /* ---- ranking ---- */
@@ -948,10 +961,118 @@ static const uint8_t *mask_text(const Masks *masks, size_t mask)
     return text + at;
 }
 
-/* Read, paint and weigh one mask; masks beyond the ranked ones are only checked for overlap. */
-INLINED int take_mask(Evaluator *evaluator, const Masks *masks, size_t mask, const Truth *truth,
-                      const Rules *rules, Records *records, size_t rank, bool *overlaps,
-                      bool *is_empty)
+/* Move what a mask shares with each true id to its column of the table. */
+static void put_column(Matcher *matcher, size_t num_ids, size_t column)
+{
+    uint32_t *table = (uint32_t *)matcher->table.at + column;
+    for (size_t id = 0; id < num_ids; id++)
+        table[id * matcher->columns] = matcher->shared_row[2 * id] + matcher->shared_row[2 * id + 1];
+}
+
+/* The box of a mask whose runs ascend by columns of `height` pixels. */
+static void box_mask(const Run *runs, size_t num_runs, uint32_t height, int32_t *box)
+{
+    double share = 1.0 / height;
+    uint32_t top = UINT32_MAX, bottom = 0, left = 0, right = 0;
+    for (size_t i = 0; i < num_runs; i++) {
+        uint32_t first = runs[i].start, last = runs[i].end - 1;
+        int64_t column = (int64_t)(first * share), row = first - column * height;
+        column += (row >= height) - (row < 0); /* the quotient may be off by one */
+        row = first - column * height;
+        bool over = row + (last - first) >= height; /* into the next column: of full height */
+        uint32_t from = over ? 0 : (uint32_t)row;
+        uint32_t upto = over ? height : (uint32_t)row + (last - first) + 1;
+        top = from < top ? from : top;
+        bottom = upto > bottom ? upto : bottom;
+        left = i == 0 ? (uint32_t)column : left;
+        right = i + 1 == num_runs ? last / height + 1 : right;
+    }
+    box[0] = (int32_t)left;
+    box[1] = num_runs ? (int32_t)top : 0;
+    box[2] = (int32_t)(right - left);
+    box[3] = num_runs ? (int32_t)(bottom - top) : 0;
+}
+
+/* ---- contingency tables that are kept ---- */
+
+enum { MAX_CELLS = 1 << 24 }; /* of one image; whoever has more is matched elsewhere */
+
+/* What is told of each image, and where its columns begin. */
+typedef struct {
+    const int64_t *mask_offsets, *record_offsets, *size_offsets;
+    uint8_t *left; /* whether the image needs a second look */
+    int64_t *num_empty, *num_cells;
+    int32_t *cells; /* `room` true ids, `room` predicted ids, `room` pixels */
+    size_t room, used;
+} ByImage;
+
+static bool table_fits(size_t num_ids, size_t num_predicted)
+{
+    return num_ids <= MAX_CELLS / (num_predicted + 1);
+}
+
+/* Make a table of zeros, `num_predicted + 1` columns by `num_ids` rows. */
+static bool open_table(Matcher *matcher, size_t num_ids, size_t num_predicted)
+{
+    size_t size = num_ids * (num_predicted + 1);
+    if (!reserve(&matcher->table, size, 4))
+        return false;
+    memset(matcher->table.at, 0, size * 4);
+    matcher->columns = num_predicted + 1;
+    return true;
+}
+
+static void keep_cell(ByImage *by_image, uint32_t truth, uint32_t prediction, uint32_t pixels)
+{
+    int32_t *cell = by_image->cells + by_image->used++;
+    cell[0] = (int32_t)truth;
+    cell[by_image->room] = (int32_t)prediction;
+    cell[2 * by_image->room] = (int32_t)pixels;
+}
+
+/* Keep one row: what nobody claims of a true id, then what each prediction does. */
+static void keep_row(ByImage *by_image, const uint32_t *row, size_t columns, uint32_t id,
+                     int64_t area)
+{
+    int64_t left = area;
+    for (size_t i = 1; i < columns; i++)
+        left -= row[i];
+    if (id > 0 && left > 0)
+        keep_cell(by_image, id, 0, (uint32_t)left);
+    for (size_t i = 1; i < columns; i++)
+        if (row[i])
+            keep_cell(by_image, id, (uint32_t)i, row[i]);
+}
+
+/* Keep the table of an image; false where there is no room. Images left over have none. */
+static bool keep_cells(ByImage *by_image, const Matcher *matcher, const TruthTables *tables,
+                       int64_t image)
+{
+    by_image->num_cells[image] = 0;
+    if (by_image->left[image] || by_image->room == 0)
+        return true;
+    const ImageEntry *entry = tables->entries + image;
+    const uint32_t *table = matcher->table.at;
+    size_t num_ids = (size_t)entry->num_entities + entry->num_crowds + 1, needed = 0;
+    size_t columns = matcher->columns, before = by_image->used;
+    for (size_t i = 0; i < num_ids * columns; i++)
+        needed += table[i] != 0;
+    if (needed + num_ids > by_image->room - before)
+        return false;
+    for (size_t id = 0; id < num_ids; id++)
+        keep_row(by_image, table + id * columns, columns, (uint32_t)id,
+                 tables->areas[entry->first_id + (int64_t)id]);
+    by_image->num_cells[image] = (int64_t)(by_image->used - before);
+    return true;
+}
+
+/* ---- evaluation of masks ---- */
+
+/* Read, paint and weigh one mask; with a table, also tabulate it as prediction `number`. Masks
+ * beyond the ranked ones are not weighed. */
+INLINED int take_mask(Evaluator *evaluator, const Masks *masks, size_t mask, size_t number,
+                      const Truth *truth, const Rules *rules, Records *records, size_t rank,
+                      uint32_t height, bool *overlaps, bool *is_empty)
 {
     Mask read;
     const uint8_t *text = mask_text(masks, mask);
@@ -962,14 +1083,24 @@ INLINED int take_mask(Evaluator *evaluator, const Masks *masks, size_t mask, con
     if (status)
         return status;
     Matcher *matcher = &evaluator->matcher;
+    size_t num_ids = (size_t)truth->num_entities + truth->num_crowds + 1;
+    bool ranked = rank < rules->max_detections;
     *is_empty = read.num_runs == 0;
-    if (rank >= rules->max_detections) {
+    if (!ranked && !matcher->columns) {
         *overlaps |= paint(matcher->painted.at, read.runs, read.num_runs);
         return OK;
     }
-    records->areas[rank] = (int64_t)read.area;
     *overlaps |= paint_and_share(&evaluator->map, matcher->painted.at, read.runs, read.num_runs,
                                  matcher->shared_row);
+    if (matcher->columns)
+        put_column(matcher, num_ids, number);
+    if (!ranked) {
+        memset(matcher->shared_row, 0, num_ids * 8);
+        return OK;
+    }
+    records->areas[rank] = (int64_t)read.area;
+    if (records->boxes)
+        box_mask(read.runs, read.num_runs, height, records->boxes + 4 * rank);
     return weigh(matcher, truth, rules, (uint32_t)rank, read.area, records->best_ious + rank)
                ? OK
                : NO_MEMORY;
@@ -977,8 +1108,8 @@ INLINED int take_mask(Evaluator *evaluator, const Masks *masks, size_t mask, con
 
 /* Match masks `first … first + count` to one image. */
 INLINED int match_image(Evaluator *evaluator, const Masks *masks, size_t first, size_t count,
-                        const Truth *truth, const Rules *rules, Records *records, bool *overlaps,
-                        int64_t *num_empty)
+                        const Truth *truth, const Rules *rules, Records *records, uint32_t height,
+                        bool *overlaps, int64_t *num_empty)
 {
     Matcher *matcher = &evaluator->matcher;
     size_t words = num_words(evaluator->map.pixels);
@@ -989,8 +1120,8 @@ INLINED int match_image(Evaluator *evaluator, const Masks *masks, size_t first, 
     for (size_t rank = 0; rank < count; rank++) {
         size_t mask = first + order[rank];
         bool is_empty = false;
-        int status = take_mask(evaluator, masks, mask, truth, rules, records, rank, overlaps,
-                               &is_empty);
+        int status = take_mask(evaluator, masks, mask, order[rank] + 1, truth, rules, records, rank,
+                               height, overlaps, &is_empty);
         if (status) {
             evaluator->failed_mask = (int64_t)mask;
             return status;
@@ -1018,72 +1149,83 @@ static bool truth_of(const TruthTables *tables, size_t image, int64_t first_size
     return true;
 }
 
-typedef struct {
-    const int64_t *mask_offsets, *record_offsets, *size_offsets; /* by image */
-    uint8_t *overlaps;
-    int64_t *num_empty;
-} ByImage;
+/* Match one image and keep its table if tables are kept. `*left` is set where masks overlap, or
+ * where the table would be too large. */
+INLINED int match_masks_of(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
+                           const Rules *rules, const ByImage *by_image, const Records *all,
+                           int64_t image, bool *left)
+{
+    Truth truth;
+    const ImageEntry *entry = tables->entries + image;
+    size_t first = (size_t)by_image->mask_offsets[image];
+    size_t count = (size_t)by_image->mask_offsets[image + 1] - first;
+    Records records = records_at(all, (size_t)by_image->record_offsets[image]);
+    if (!truth_of(tables, (size_t)image, by_image->size_offsets[image], &truth))
+        return MAP_DAMAGED;
+    int status = unpack_map(&evaluator->map, tables->packed, tables->packed_size, entry);
+    if (status)
+        return status;
+    evaluator->matcher.columns = 0;
+    if (by_image->room) {
+        size_t num_ids = (size_t)truth.num_entities + truth.num_crowds + 1;
+        *left = !table_fits(num_ids, count);
+        if (*left)
+            return OK;
+        if (!open_table(&evaluator->matcher, num_ids, count))
+            return NO_MEMORY;
+    }
+    return match_image(evaluator, masks, first, count, &truth, rules, &records, entry->height, left,
+                       by_image->num_empty + image);
+}
 
-/* Match a range of images. Returns a status; `evaluator->failed_mask` and `*failed` say where. */
+/* Match images from `begin` on until the cells are full. Returns a status;
+ * `evaluator->failed_mask` and `*reached` say where. */
 INLINED int match_images(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
-                         const Rules *rules, const ByImage *by_image, const Records *all,
-                         int64_t begin, int64_t end, int64_t *failed)
+                         const Rules *rules, ByImage *by_image, const Records *all, int64_t begin,
+                         int64_t end, int64_t *reached)
 {
     for (int64_t image = begin; image < end; image++) {
-        Truth truth;
-        bool overlaps = false;
-        int64_t first = by_image->mask_offsets[image];
-        Records records = records_at(all, (size_t)by_image->record_offsets[image]);
-        *failed = image;
-        int status = truth_of(tables, (size_t)image, by_image->size_offsets[image], &truth)
-                         ? unpack_map(&evaluator->map, tables->packed, tables->packed_size,
-                                      tables->entries + image)
-                         : MAP_DAMAGED;
+        bool left = false;
+        *reached = image;
         by_image->num_empty[image] = 0;
-        if (!status)
-            status = match_image(evaluator, masks, (size_t)first,
-                                 (size_t)(by_image->mask_offsets[image + 1] - first), &truth, rules,
-                                 &records, &overlaps, by_image->num_empty + image);
+        int status = match_masks_of(evaluator, masks, tables, rules, by_image, all, image, &left);
         if (status)
             return status;
-        by_image->overlaps[image] = overlaps;
+        by_image->left[image] = left;
+        if (!keep_cells(by_image, &evaluator->matcher, tables, image))
+            return OK;
     }
+    *reached = end;
     return OK;
 }
 
 static int match_images_plain(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
-                              const Rules *rules, const ByImage *by_image, const Records *all,
-                              int64_t begin, int64_t end, int64_t *failed)
+                              const Rules *rules, ByImage *by_image, const Records *all,
+                              int64_t begin, int64_t end, int64_t *reached)
 {
-    return match_images(evaluator, masks, tables, rules, by_image, all, begin, end, failed);
+    return match_images(evaluator, masks, tables, rules, by_image, all, begin, end, reached);
 }
 
 #ifdef HAS_POPCNT_VARIANT
 WITH_POPCNT static int match_images_popcnt(Evaluator *evaluator, const Masks *masks,
                                            const TruthTables *tables, const Rules *rules,
-                                           const ByImage *by_image, const Records *all,
-                                           int64_t begin, int64_t end, int64_t *failed)
+                                           ByImage *by_image, const Records *all, int64_t begin,
+                                           int64_t end, int64_t *reached)
 {
-    return match_images(evaluator, masks, tables, rules, by_image, all, begin, end, failed);
-}
-
-static bool has_popcnt(void)
-{
-    return __builtin_cpu_supports("popcnt") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("avx2"); /* and so lzcnt */
+    return match_images(evaluator, masks, tables, rules, by_image, all, begin, end, reached);
 }
 #endif
 
 static int match_images_here(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
-                             const Rules *rules, const ByImage *by_image, const Records *all,
-                             int64_t begin, int64_t end, int64_t *failed)
+                             const Rules *rules, ByImage *by_image, const Records *all,
+                             int64_t begin, int64_t end, int64_t *reached)
 {
 #ifdef HAS_POPCNT_VARIANT
     if (has_popcnt())
         return match_images_popcnt(evaluator, masks, tables, rules, by_image, all, begin, end,
-                                   failed);
+                                   reached);
 #endif
-    return match_images_plain(evaluator, masks, tables, rules, by_image, all, begin, end, failed);
+    return match_images_plain(evaluator, masks, tables, rules, by_image, all, begin, end, reached);
 }
 
 /* ---- evaluation of maps ---- */
@@ -1181,6 +1323,940 @@ static int match_sorted_here(Evaluator *evaluator, const size_t *ends, const dou
                                    num_empty);
 #endif
     return match_sorted_plain(evaluator, ends, scores, count, truth, rules, records, num_empty);
+}
+
+/* ---- inflate ---- */
+
+/* Bits of a deflate stream, the next one lowest. Behind the end come zeros, and are counted. */
+typedef struct {
+    const uint8_t *at, *end;
+    uint64_t held;
+    unsigned count, beyond; /* bits held; bytes from behind the end */
+} BitReader;
+
+/* Hold at least 56 bits. Bits above `count` may be there already: they are the right ones. */
+INLINED void refill(BitReader *reader)
+{
+    if (reader->end - reader->at >= 8) {
+        reader->held |= load64(reader->at) << reader->count;
+        reader->at += (63 - reader->count) >> 3;
+        reader->count |= 56;
+        return;
+    }
+    for (; reader->count < 56; reader->count += 8) {
+        if (reader->at < reader->end)
+            reader->held |= (uint64_t)*reader->at++ << reader->count;
+        else
+            reader->beyond++;
+    }
+}
+
+INLINED unsigned take_bits(BitReader *reader, unsigned count)
+{
+    unsigned bits = (unsigned)(reader->held & (((uint64_t)1 << count) - 1));
+    reader->held >>= count;
+    reader->count -= count;
+    return bits;
+}
+
+/* Give back the whole bytes that are held; false where some of them never were there. */
+static bool align_to_byte(BitReader *reader)
+{
+    take_bits(reader, reader->count & 7);
+    unsigned bytes = reader->count >> 3;
+    if (bytes < reader->beyond)
+        return false;
+    reader->at -= bytes - reader->beyond;
+    reader->held = 0;
+    reader->count = reader->beyond = 0;
+    return true;
+}
+
+/* What a code stands for: `value << 16 | flags | extra bits << 8 | bits of the code`. A code longer
+ * than the root of its table leads to a second table, `value` behind the first. */
+enum {
+    CODE_LITERAL = 0x2000,
+    CODE_ODD = 0x4000, /* not a value: a second table, the end of the block, or no code at all */
+    CODE_SECOND = 0x8000,
+    END_OF_BLOCK = 256,
+    LENGTH_ROOT = 11,
+    DISTANCE_ROOT = 8,
+    MAX_CODE = 15,
+    MAX_MATCH = 258,
+    SLACK = MAX_MATCH + 64, /* writable bytes behind the output, so that copies need not look */
+};
+
+typedef struct {
+    uint32_t lengths[(1 << LENGTH_ROOT) + 288 * 16];
+    uint32_t distances[(1 << DISTANCE_ROOT) + 32 * 128];
+    uint8_t sizes[288 + 32]; /* bits of each code, while a header is read */
+} Codes;
+
+static uint32_t length_meaning(unsigned symbol)
+{
+    static const uint16_t least[29] = {3,  4,  5,  6,  7,  8,  9,  10, 11,  13,  15,  17,  19,  23, 27,
+                                       31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258};
+    if (symbol < 256)
+        return symbol << 16 | CODE_LITERAL;
+    if (symbol == END_OF_BLOCK)
+        return END_OF_BLOCK << 16 | CODE_ODD;
+    if (symbol > 285)
+        return CODE_ODD;
+    unsigned place = symbol - 257;
+    unsigned extra = place < 8 || place == 28 ? 0 : (place - 4) / 4;
+    return (uint32_t)least[place] << 16 | extra << 8;
+}
+
+static uint32_t distance_meaning(unsigned symbol)
+{
+    if (symbol > 29)
+        return CODE_ODD;
+    unsigned extra = symbol < 4 ? 0 : symbol / 2 - 1;
+    unsigned least = symbol < 4 ? symbol + 1 : ((2 + (symbol & 1)) << extra) + 1;
+    return (uint32_t)least << 16 | extra << 8;
+}
+
+static uint32_t plain_meaning(unsigned symbol)
+{
+    return symbol << 16;
+}
+
+static unsigned reversed(unsigned code, unsigned size)
+{
+    unsigned back = 0;
+    for (unsigned i = 0; i < size; i++)
+        back |= (code >> i & 1) << (size - 1 - i);
+    return back;
+}
+
+/* Count codes by size and find the first code of each; false where the sizes are no prefix code.
+ * A code may be incomplete where nothing, or one symbol of one bit, has a code (RFC 1951). */
+static bool first_codes(const uint8_t *sizes, unsigned num_symbols, unsigned *first,
+                        unsigned *longest)
+{
+    unsigned counts[MAX_CODE + 1] = {0};
+    int64_t left = 1;
+    for (unsigned symbol = 0; symbol < num_symbols; symbol++)
+        counts[sizes[symbol]]++;
+    counts[0] = first[0] = *longest = 0;
+    for (unsigned size = 1; size <= MAX_CODE; size++) {
+        first[size] = (first[size - 1] + counts[size - 1]) << 1;
+        left = 2 * left - counts[size];
+        if (left < 0)
+            return false;
+        *longest = counts[size] ? size : *longest;
+    }
+    return left == 0 || *longest <= 1;
+}
+
+static void fill_every(uint32_t *table, size_t from, size_t step, size_t size, uint32_t entry)
+{
+    for (size_t i = from; i < size; i += step)
+        table[i] = entry;
+}
+
+static bool build_table(uint32_t *table, size_t room, unsigned root, const uint8_t *sizes,
+                        unsigned num_symbols, uint32_t (*meaning)(unsigned))
+{
+    unsigned next[MAX_CODE + 1], longest;
+    if (!first_codes(sizes, num_symbols, next, &longest))
+        return false;
+    size_t used = (size_t)1 << root, second = longest > root ? (size_t)1 << (longest - root) : 0;
+    fill_every(table, 0, 1, used, CODE_ODD);
+    for (unsigned symbol = 0; symbol < num_symbols; symbol++) {
+        unsigned size = sizes[symbol];
+        if (size == 0)
+            continue;
+        unsigned code = reversed(next[size]++, size);
+        if (size <= root) {
+            fill_every(table, code, (size_t)1 << size, (size_t)1 << root, meaning(symbol) | size);
+            continue;
+        }
+        uint32_t *lead = table + (code & ((1u << root) - 1));
+        if (!(*lead & CODE_SECOND)) {
+            if (used + second > room)
+                return false;
+            *lead = (uint32_t)used << 16 | CODE_ODD | CODE_SECOND | (longest - root) << 8 | root;
+            fill_every(table + used, 0, 1, second, CODE_ODD);
+            used += second;
+        }
+        fill_every(table + (*lead >> 16), code >> root, (size_t)1 << (size - root), second,
+                   meaning(symbol) | (size - root));
+    }
+    return true;
+}
+
+static bool build_codes(Codes *codes, unsigned num_lengths, unsigned num_distances)
+{
+    return build_table(codes->lengths, sizeof codes->lengths / 4, LENGTH_ROOT, codes->sizes,
+                       num_lengths, length_meaning) &&
+           build_table(codes->distances, sizeof codes->distances / 4, DISTANCE_ROOT,
+                       codes->sizes + num_lengths, num_distances, distance_meaning);
+}
+
+static bool fixed_codes(Codes *codes)
+{
+    memset(codes->sizes, 8, 144);
+    memset(codes->sizes + 144, 9, 112);
+    memset(codes->sizes + 256, 7, 24);
+    memset(codes->sizes + 280, 8, 8);
+    memset(codes->sizes + 288, 5, 32);
+    return build_codes(codes, 288, 32);
+}
+
+/* Read the sizes of `total` codes, themselves coded; the table of distances lends its room. */
+static bool read_sizes(BitReader *reader, Codes *codes, unsigned total)
+{
+    for (unsigned i = 0; i < total;) {
+        refill(reader);
+        uint32_t entry = codes->distances[reader->held & 127];
+        unsigned value = entry >> 16, repeat = 1;
+        if (entry & CODE_ODD)
+            return false;
+        take_bits(reader, entry & 255);
+        if (value == 16 && i == 0)
+            return false;
+        if (value == 16)
+            repeat = 3 + take_bits(reader, 2);
+        else if (value > 16)
+            repeat = value == 17 ? 3 + take_bits(reader, 3) : 11 + take_bits(reader, 7);
+        if (repeat > total - i)
+            return false;
+        memset(codes->sizes + i, value == 16 ? codes->sizes[i - 1] : value > 16 ? 0 : value, repeat);
+        i += repeat;
+    }
+    return codes->sizes[END_OF_BLOCK] != 0;
+}
+
+static bool read_codes(BitReader *reader, Codes *codes)
+{
+    static const uint8_t order[19] = {16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15};
+    uint8_t sizes[19] = {0};
+    refill(reader);
+    unsigned num_lengths = 257 + take_bits(reader, 5), num_distances = 1 + take_bits(reader, 5);
+    unsigned num_sizes = 4 + take_bits(reader, 4);
+    if (num_lengths > 286 || num_distances > 30)
+        return false;
+    for (unsigned i = 0; i < num_sizes; i++) {
+        refill(reader);
+        sizes[order[i]] = (uint8_t)take_bits(reader, 3);
+    }
+    return build_table(codes->distances, 128, 7, sizes, 19, plain_meaning) &&
+           read_sizes(reader, codes, num_lengths + num_distances) &&
+           build_codes(codes, num_lengths, num_distances);
+}
+
+/* Repeat what was written `distance` bytes ago; writes up to 15 bytes too many. */
+INLINED void repeat_bytes(uint8_t *out, size_t distance, size_t length)
+{
+    const uint8_t *from = out - distance;
+    uint8_t *end = out + length;
+    if (distance >= 16) {
+        for (; out < end; out += 16, from += 16)
+            memcpy(out, from, 16);
+    } else if (distance == 1) {
+        memset(out, *from, length <= 16 ? 16 : length);
+    } else {
+        while (out < end)
+            *out++ = *from++;
+    }
+}
+
+/* Look up a code; `*entry` is then its meaning. */
+INLINED void read_code(BitReader *reader, const uint32_t *table, unsigned root, uint32_t *entry)
+{
+    *entry = table[reader->held & ((1u << root) - 1)];
+    if (*entry & CODE_SECOND) {
+        take_bits(reader, root);
+        *entry = table[(*entry >> 16) + (reader->held & ((1u << (*entry >> 8 & 31)) - 1))];
+    }
+    take_bits(reader, *entry & 255);
+}
+
+INLINED unsigned value_of(BitReader *reader, uint32_t entry)
+{
+    return (entry >> 16) + take_bits(reader, entry >> 8 & 31);
+}
+
+/* Unpack the codes of one block; `*place` moves on to at most `end`. */
+INLINED bool inflate_block(BitReader *given, const Codes *codes, const uint8_t *start,
+                           uint8_t **place, const uint8_t *end)
+{
+    BitReader reader = *given;
+    uint8_t *out = *place;
+    while (out <= end) {
+        uint32_t entry;
+        refill(&reader);
+        read_code(&reader, codes->lengths, LENGTH_ROOT, &entry);
+        if (entry & CODE_LITERAL) {
+            *out++ = (uint8_t)(entry >> 16);
+            read_code(&reader, codes->lengths, LENGTH_ROOT, &entry);
+            if (entry & CODE_LITERAL) {
+                *out++ = (uint8_t)(entry >> 16);
+                continue;
+            }
+        }
+        if (entry & CODE_ODD) {
+            *place = out;
+            *given = reader;
+            return entry >> 16 == END_OF_BLOCK && out <= end;
+        }
+        unsigned length = value_of(&reader, entry);
+        refill(&reader);
+        read_code(&reader, codes->distances, DISTANCE_ROOT, &entry);
+        if (entry & CODE_ODD)
+            return false;
+        unsigned distance = value_of(&reader, entry);
+        if (distance > (size_t)(out - start))
+            return false;
+        repeat_bytes(out, distance, length);
+        out += length;
+    }
+    return false;
+}
+
+static bool copy_stored(BitReader *reader, uint8_t **place, const uint8_t *end)
+{
+    if (!align_to_byte(reader) || reader->end - reader->at < 4)
+        return false;
+    unsigned length = load16(reader->at), check = load16(reader->at + 2);
+    reader->at += 4;
+    if (length != (check ^ 0xffff) || length > (size_t)(reader->end - reader->at) ||
+        length > (size_t)(end - *place))
+        return false;
+    memcpy(*place, reader->at, length);
+    reader->at += length;
+    *place += length;
+    return true;
+}
+
+/* The sum that ends a zlib stream. */
+static uint32_t adler32(const uint8_t *data, size_t size)
+{
+    uint32_t low = 1, high = 0;
+    while (size) {
+        size_t block = size < 5552 ? size : 5552, i = 0; /* so that sums stay below 2**32 */
+#if defined(__SSE2__)
+        const __m128i none = _mm_setzero_si128();
+        const __m128i left = _mm_set_epi16(9, 10, 11, 12, 13, 14, 15, 16);
+        const __m128i right = _mm_set_epi16(1, 2, 3, 4, 5, 6, 7, 8);
+        __m128i sums = none, before = none, weighted = none;
+        for (; i + 16 <= block; i += 16) {
+            __m128i bytes = _mm_loadu_si128((const __m128i *)(data + i));
+            before = _mm_add_epi32(before, sums);
+            sums = _mm_add_epi32(sums, _mm_sad_epu8(bytes, none));
+            weighted = _mm_add_epi32(weighted, _mm_madd_epi16(_mm_unpacklo_epi8(bytes, none), left));
+            weighted = _mm_add_epi32(weighted, _mm_madd_epi16(_mm_unpackhi_epi8(bytes, none), right));
+        }
+        uint32_t parts[3][4];
+        _mm_storeu_si128((__m128i *)parts[0], sums);
+        _mm_storeu_si128((__m128i *)parts[1], before);
+        _mm_storeu_si128((__m128i *)parts[2], weighted);
+        high += (uint32_t)i * low + 16 * (parts[1][0] + parts[1][2]);
+        for (int k = 0; k < 4; k++)
+            high += parts[2][k];
+        low += parts[0][0] + parts[0][2];
+#endif
+        for (; i < block; i++)
+            high += low += data[i];
+        low %= 65521;
+        high %= 65521;
+        data += block;
+        size -= block;
+    }
+    return high << 16 | low;
+}
+
+INLINED uint32_t load_big32(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+INLINED bool inflate_blocks(BitReader *reader, Codes *codes, uint8_t *out, size_t out_size)
+{
+    const uint8_t *start = out, *end = out + out_size;
+    for (bool last = false; !last;) {
+        refill(reader);
+        last = take_bits(reader, 1);
+        unsigned kind = take_bits(reader, 2);
+        if (kind == 0 ? !copy_stored(reader, &out, end)
+                      : kind == 3 || !(kind == 1 ? fixed_codes(codes) : read_codes(reader, codes)) ||
+                            !inflate_block(reader, codes, start, &out, end))
+            return false;
+    }
+    return out == end;
+}
+
+#ifdef HAS_POPCNT_VARIANT
+WITH_POPCNT static bool inflate_blocks_bmi(BitReader *reader, Codes *codes, uint8_t *out,
+                                           size_t out_size)
+{
+    return inflate_blocks(reader, codes, out, out_size);
+}
+#endif
+
+static bool inflate_blocks_here(BitReader *reader, Codes *codes, uint8_t *out, size_t out_size)
+{
+#ifdef HAS_POPCNT_VARIANT
+    if (has_popcnt())
+        return inflate_blocks_bmi(reader, codes, out, out_size);
+#endif
+    return inflate_blocks(reader, codes, out, out_size);
+}
+
+/* Unpack a zlib stream of exactly `out_size` bytes; `out` has room for SLACK more. */
+static bool inflate_exactly(const uint8_t *data, size_t size, Codes *codes, uint8_t *out,
+                            size_t out_size)
+{
+    if (size < 6 || (data[0] & 15) != 8 || data[0] >> 4 > 7 || data[1] & 32 ||
+        (data[0] * 256u + data[1]) % 31)
+        return false;
+    BitReader reader = {data + 2, data + size, 0, 0, 0};
+    return inflate_blocks_here(&reader, codes, out, out_size) && align_to_byte(&reader) &&
+           reader.end - reader.at >= 4 && load_big32(reader.at) == adler32(out, out_size);
+}
+
+/* ---- PNG ---- */
+
+typedef struct {
+    Codes codes;
+    uint32_t sums[8][256]; /* CRC-32 of a byte, with 0…7 zeros behind it */
+    Block joined, rows, zeros;
+} PngReader;
+
+static PngReader *new_png_reader(void)
+{
+    PngReader *reader = calloc(1, sizeof(PngReader));
+    if (!reader)
+        return NULL;
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t sum = byte;
+        for (int bit = 0; bit < 8; bit++)
+            sum = sum >> 1 ^ (sum & 1 ? 0xedb88320u : 0);
+        reader->sums[0][byte] = sum;
+    }
+    for (int zeros = 1; zeros < 8; zeros++)
+        for (int byte = 0; byte < 256; byte++) {
+            uint32_t sum = reader->sums[zeros - 1][byte];
+            reader->sums[zeros][byte] = sum >> 8 ^ reader->sums[0][sum & 255];
+        }
+    return reader;
+}
+
+static void free_png_reader(PngReader *reader)
+{
+    if (reader) {
+        free(reader->joined.at);
+        free(reader->rows.at);
+        free(reader->zeros.at);
+    }
+    free(reader);
+}
+
+static uint32_t crc32(const PngReader *reader, const uint8_t *data, size_t size)
+{
+    uint32_t sum = 0xffffffffu;
+    for (; size >= 8; data += 8, size -= 8) {
+        uint64_t word = load64(data) ^ sum;
+        sum = 0;
+        for (int i = 0; i < 8; i++)
+            sum ^= reader->sums[7 - i][word >> 8 * i & 255];
+    }
+    for (; size; size--)
+        sum = sum >> 8 ^ reader->sums[0][(sum ^ *data++) & 255];
+    return ~sum;
+}
+
+/* Kinds of PNG: bit depth and colour type. Never interlaced. */
+typedef struct {
+    uint32_t height, width;
+    uint8_t depth, colour;
+    uint8_t pixel; /* bytes */
+} PngKind;
+
+static bool is_header(const uint8_t *data, size_t size, const PngKind *kind)
+{
+    return size == 13 && load_big32(data) == kind->width && load_big32(data + 4) == kind->height &&
+           data[8] == kind->depth && data[9] == kind->colour && !data[10] && !data[11] && !data[12];
+}
+
+/* Chunks that change no value. */
+static bool is_harmless(const uint8_t *name)
+{
+    static const char known[] = "PLTEtRNSpHYsgAMAtEXttIMEsRGB";
+    for (size_t i = 0; i + 4 < sizeof known; i += 4)
+        if (memcmp(name, known + i, 4) == 0)
+            return true;
+    return false;
+}
+
+/* Append to the joined image data, which is kept in place where there is one chunk of it. */
+static bool join_data(PngReader *reader, const uint8_t **joined, size_t *size, const uint8_t *data,
+                      size_t length, size_t most)
+{
+    if (*joined == NULL) {
+        *joined = data;
+        *size = length;
+        return true;
+    }
+    if (*joined != reader->joined.at) {
+        if (!reserve(&reader->joined, most, 1))
+            return false;
+        memcpy(reader->joined.at, *joined, *size);
+        *joined = reader->joined.at;
+    }
+    memcpy((uint8_t *)reader->joined.at + *size, data, length);
+    *size += length;
+    return true;
+}
+
+/* Walk the chunks; all checksums must be right and the header that of `kind`. */
+static bool find_data(PngReader *reader, const uint8_t *png, size_t size, const PngKind *kind,
+                      const uint8_t **data, size_t *data_size)
+{
+    *data = NULL;
+    if (size < 8 || memcmp(png, "\x89PNG\r\n\x1a\n", 8) != 0)
+        return false;
+    for (size_t at = 8; size - at >= 12;) {
+        size_t length = load_big32(png + at);
+        const uint8_t *name = png + at + 4;
+        if (length > size - at - 12 || crc32(reader, name, length + 4) != load_big32(name + 4 + length))
+            return false;
+        if (at == 8) {
+            if (memcmp(name, "IHDR", 4) != 0 || !is_header(name + 4, length, kind))
+                return false;
+        } else if (memcmp(name, "IDAT", 4) == 0) {
+            if (!join_data(reader, data, data_size, name + 4, length, size))
+                return false;
+        } else if (memcmp(name, "IEND", 4) == 0) {
+            return *data != NULL;
+        } else if (!is_harmless(name)) {
+            return false;
+        }
+        at += 12 + length;
+    }
+    return false;
+}
+
+static uint8_t paeth(int left, int above, int corner)
+{
+    int by_left = abs(above - corner), by_above = abs(left - corner);
+    int by_corner = abs(left + above - 2 * corner);
+    int other = by_above <= by_corner ? above : corner;
+    return (uint8_t)(by_left <= by_above && by_left <= by_corner ? left : other);
+}
+
+/* Undo the filter of one row in place; `above` is the row before, or zeros. */
+static bool unfilter_row(int filter, const uint8_t *above, uint8_t *row, size_t size, size_t pixel)
+{
+    size_t i = 0;
+    switch (filter) {
+    case 1:
+        for (i = pixel; i < size; i++)
+            row[i] = (uint8_t)(row[i] + row[i - pixel]);
+        return true;
+    case 2:
+        for (; i < size; i++)
+            row[i] = (uint8_t)(row[i] + above[i]);
+        return true;
+    case 3:
+        for (; i < pixel; i++)
+            row[i] = (uint8_t)(row[i] + above[i] / 2);
+        for (; i < size; i++)
+            row[i] = (uint8_t)(row[i] + (row[i - pixel] + above[i]) / 2);
+        return true;
+    case 4:
+        for (; i < pixel; i++)
+            row[i] = (uint8_t)(row[i] + above[i]);
+        for (; i < size; i++)
+            row[i] = (uint8_t)(row[i] + paeth(row[i - pixel], above[i], above[i - pixel]));
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Undo the filters of all rows where they lie: `raw` holds a filter byte before each row of `size`
+ * bytes. */
+static bool unfilter_rows(uint8_t *raw, size_t rows, size_t size, size_t pixel, const uint8_t *zeros)
+{
+    const uint8_t *above = zeros;
+    for (size_t r = 0; r < rows; r++, raw += size + 1) {
+        if (raw[0] && !unfilter_row(raw[0], above, raw + 1, size, pixel))
+            return false;
+        above = raw + 1;
+    }
+    return true;
+}
+
+/* Read a plain PNG of a known kind: rows of bytes, each behind a byte that means nothing. NULL where
+ * it is anything else, or damaged. */
+static uint8_t *read_png(PngReader *reader, const uint8_t *png, size_t size, const PngKind *kind)
+{
+    const uint8_t *data;
+    size_t data_size = 0, row = (size_t)kind->width * kind->pixel;
+    if (kind->height == 0 || row == 0 || row >= (SIZE_MAX / 4 - SLACK) / kind->height)
+        return NULL;
+    size_t room = (row + 1) * kind->height;
+    if (!find_data(reader, png, size, kind, &data, &data_size) || room / 1040 > data_size ||
+        !reserve(&reader->rows, room + SLACK, 1) || !reserve(&reader->zeros, row, 1))
+        return NULL;
+    memset(reader->zeros.at, 0, row);
+    uint8_t *rows = reader->rows.at;
+    if (!inflate_exactly(data, data_size, &reader->codes, rows, room) ||
+        !unfilter_rows(rows, kind->height, row, kind->pixel, reader->zeros.at))
+        return NULL;
+    return rows;
+}
+
+/* ---- evaluation of maps given as PNG ---- */
+
+/* The runs of one row of pixels of 1 or 2 bytes (the higher first). */
+INLINED uint32_t pixel_id(const uint8_t *row, size_t x, unsigned pixel)
+{
+    return pixel == 1 ? row[x] : (uint32_t)row[2 * x] << 8 | row[2 * x + 1];
+}
+
+/* Write where the runs of a row begin, and its width; returns the number of runs. */
+INLINED size_t row_heads(const uint8_t *row, size_t width, unsigned pixel, uint32_t *heads)
+{
+    size_t count = 0, x = 1;
+    heads[count++] = 0;
+#if defined(__SSE2__)
+    for (; pixel == 1 && x + 16 <= width; x += 16) {
+        __m128i here = _mm_loadu_si128((const __m128i *)(row + x));
+        __m128i before = _mm_loadu_si128((const __m128i *)(row + x - 1));
+        unsigned found = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(here, before)) ^ 0xffff;
+        for (; found; found &= found - 1)
+            heads[count++] = (uint32_t)(x + lowest_bit(found));
+    }
+#endif
+    for (; x < width; x++) {
+        heads[count] = (uint32_t)x;
+        count += pixel_id(row, x, pixel) != pixel_id(row, x - 1, pixel);
+    }
+    heads[count] = (uint32_t)width;
+    return count;
+}
+
+/* A predicted map against the truth in the index. */
+typedef struct {
+    const MapIndex *truth;
+    uint32_t *cells;             /* pixels by true id and predicted id */
+    uint32_t *heads;             /* room for the runs of a row */
+    uint32_t (*boxes)[4];        /* x0, y0, x1, y1 by predicted id */
+    size_t run;                  /* of the truth, that holds the next pixel */
+    uint32_t columns, most, at;  /* predicted entities and void; largest id; next pixel */
+} Overlay;
+
+/* Give the pixels up to `end` to one predicted id. */
+INLINED void overlay_run(Overlay *over, uint32_t column, uint32_t end)
+{
+    const uint32_t *starts = over->truth->starts, *ids = over->truth->ids;
+    uint32_t *cells = over->cells + column;
+    size_t run = over->run;
+    uint32_t at = over->at;
+    for (; starts[run + 1] < end; run++) {
+        cells[(size_t)ids[run] * over->columns] += starts[run + 1] - at;
+        at = starts[run + 1];
+    }
+    cells[(size_t)ids[run] * over->columns] += end - at;
+    over->run = run + (starts[run + 1] == end);
+    over->at = end;
+}
+
+/* Overlay one row; false where an id is larger than any of the image. */
+INLINED bool overlay_row(Overlay *over, const uint8_t *row, uint32_t y, uint32_t width, unsigned pixel)
+{
+    uint32_t *heads = over->heads, start = over->at, largest = 0;
+    size_t count = row_heads(row, width, pixel, heads);
+    for (size_t i = 0; i < count; i++) {
+        uint32_t id = pixel_id(row, heads[i], pixel);
+        uint32_t column = id < over->columns ? id : 0;
+        uint32_t *box = over->boxes[column];
+        largest = id > largest ? id : largest;
+        box[0] = heads[i] < box[0] ? heads[i] : box[0];
+        box[1] = y < box[1] ? y : box[1];
+        box[2] = heads[i + 1] > box[2] ? heads[i + 1] : box[2];
+        box[3] = y + 1;
+        overlay_run(over, column, start + heads[i + 1]);
+    }
+    return largest <= over->most;
+}
+
+typedef struct {
+    Block boxes, heads;
+} MapScratch;
+
+/* Tabulate the rows of a map of `columns - 1` entities and ids up to `most`. */
+INLINED int overlay_map(Evaluator *evaluator, MapScratch *scratch, const uint8_t *rows,
+                        const PngKind *kind, uint32_t columns, uint32_t most, bool *sound)
+{
+    if (!reserve(&scratch->boxes, columns, 16) || !reserve(&scratch->heads, (size_t)kind->width + 1, 4))
+        return NO_MEMORY;
+    Overlay over = {.truth = &evaluator->map,
+                    .cells = evaluator->matcher.table.at,
+                    .heads = scratch->heads.at,
+                    .boxes = scratch->boxes.at,
+                    .columns = columns,
+                    .most = most};
+    for (uint32_t id = 0; id < columns; id++) {
+        over.boxes[id][0] = over.boxes[id][1] = UINT32_MAX;
+        over.boxes[id][2] = over.boxes[id][3] = 0;
+    }
+    *sound = true;
+    for (uint32_t y = 0; y < kind->height && *sound; y++, rows += (size_t)kind->width * kind->pixel + 1)
+        *sound = kind->pixel == 1 ? overlay_row(&over, rows + 1, y, kind->width, 1)
+                                  : overlay_row(&over, rows + 1, y, kind->width, 2);
+    return OK;
+}
+
+/* Take the column of a prediction from the table to the row that is weighed; returns its area. */
+static uint64_t take_column(Matcher *matcher, size_t num_ids, uint32_t columns, uint32_t column)
+{
+    const uint32_t *table = matcher->table.at;
+    uint64_t area = 0;
+    for (size_t id = 0; id < num_ids; id++) {
+        uint32_t pixels = table[id * columns + column];
+        matcher->shared_row[2 * id] = pixels;
+        area += pixels;
+    }
+    return area;
+}
+
+static void write_box(int32_t *out, const uint32_t *box)
+{
+    bool empty = box[2] == 0;
+    out[0] = empty ? 0 : (int32_t)box[0];
+    out[1] = empty ? 0 : (int32_t)box[1];
+    out[2] = empty ? 0 : (int32_t)(box[2] - box[0]);
+    out[3] = empty ? 0 : (int32_t)(box[3] - box[1]);
+}
+
+/* Match the entities of a tabulated map. */
+static int match_table(Matcher *matcher, const uint32_t (*boxes)[4], const double *scores,
+                       uint32_t count, const Truth *truth, const Rules *rules, Records *records,
+                       int64_t *num_empty)
+{
+    size_t num_ids = (size_t)truth->num_entities + truth->num_crowds + 1;
+    uint32_t *order = rank_masks(matcher, scores, count);
+    if (!order)
+        return NO_MEMORY;
+    *num_empty = 0;
+    for (uint32_t id = 1; id <= count; id++)
+        *num_empty += boxes[id][2] == 0;
+    uint32_t ranked = count < rules->max_detections ? count : rules->max_detections;
+    for (uint32_t rank = 0; rank < ranked; rank++) {
+        uint32_t id = order[rank] + 1;
+        uint64_t area = take_column(matcher, num_ids, count + 1, id);
+        records->scores[rank] = scores[id - 1];
+        records->prediction_ids[rank] = (int32_t)id;
+        records->areas[rank] = (int64_t)area;
+        if (records->boxes)
+            write_box(records->boxes + 4 * rank, boxes[id]);
+        if (!weigh(matcher, truth, rules, rank, area, records->best_ious + rank))
+            return NO_MEMORY;
+    }
+    return finish_matching(matcher, truth, rules, records, ranked) ? OK : NO_MEMORY;
+}
+
+/* Predicted maps: the bytes of each PNG, or none, and how many ids it may hold. */
+typedef struct {
+    const Py_buffer *pngs;
+    const double *scores;    /* image after image, one per entity */
+    const int64_t *num_ids;  /* entities and crowds by image */
+} Maps;
+
+typedef struct {
+    Evaluator evaluator;
+    MapScratch scratch;
+    PngReader *reader;
+} MapEvaluator;
+
+/* Read one PNG as either kind of entity map. */
+static const uint8_t *read_map(PngReader *reader, const Py_buffer *png, PngKind *kind)
+{
+    static const uint8_t kinds[2][3] = {{8, 3, 1}, {16, 0, 2}};
+    if (png->len < 26)
+        return NULL;
+    const uint8_t *depth = (const uint8_t *)png->buf + 24; /* in the header, which is checked yet */
+    for (int i = 0; i < 2; i++) {
+        kind->depth = kinds[i][0];
+        kind->colour = kinds[i][1];
+        kind->pixel = kinds[i][2];
+        if (*depth == kind->depth)
+            return read_png(reader, png->buf, (size_t)png->len, kind);
+    }
+    return NULL;
+}
+
+/* Match one image; `*left` is set where somebody else has to look at it. */
+INLINED int match_map(MapEvaluator *self, const Maps *maps, const Py_buffer *png, int64_t image,
+                      const TruthTables *tables, const Rules *rules, const ByImage *by_image,
+                      const Records *all, bool *left)
+{
+    const ImageEntry *entry = tables->entries + image;
+    Evaluator *evaluator = &self->evaluator;
+    PngKind kind = {.height = entry->height, .width = entry->width};
+    Truth truth;
+    Records records = records_at(all, (size_t)by_image->record_offsets[image]);
+    int64_t first = by_image->mask_offsets[image];
+    int64_t count = by_image->mask_offsets[image + 1] - first;
+    if (!truth_of(tables, (size_t)image, by_image->size_offsets[image], &truth))
+        return MAP_DAMAGED;
+    int status = unpack_map(&evaluator->map, tables->packed, tables->packed_size, entry);
+    if (status)
+        return status;
+    size_t num_ids = (size_t)truth.num_entities + truth.num_crowds + 1;
+    const uint8_t *rows = read_map(self->reader, png, &kind);
+    *left = !rows || count > UINT16_MAX || maps->num_ids[image] < count ||
+            maps->num_ids[image] > UINT16_MAX || !table_fits(num_ids, (size_t)count);
+    if (*left)
+        return OK;
+    if (!prepare_truth(&evaluator->matcher, &truth, rules) ||
+        !open_table(&evaluator->matcher, num_ids, (size_t)count))
+        return NO_MEMORY;
+    bool sound;
+    status = overlay_map(evaluator, &self->scratch, rows, &kind, (uint32_t)count + 1,
+                         (uint32_t)maps->num_ids[image], &sound);
+    *left = !sound;
+    if (status || !sound)
+        return status;
+    return match_table(&evaluator->matcher, self->scratch.boxes.at, maps->scores + first,
+                       (uint32_t)count, &truth, rules, &records, by_image->num_empty + image);
+}
+
+/* Match images from `begin` on, whose PNGs are the first of `maps`, until the cells are full. */
+INLINED int match_maps(MapEvaluator *self, const Maps *maps, const TruthTables *tables,
+                       const Rules *rules, ByImage *by_image, const Records *all, int64_t begin,
+                       int64_t end, int64_t *reached)
+{
+    for (int64_t image = begin; image < end; image++) {
+        bool left = false;
+        *reached = image;
+        by_image->num_empty[image] = 0;
+        int status = match_map(self, maps, maps->pngs + (image - begin), image, tables, rules,
+                               by_image, all, &left);
+        if (status)
+            return status;
+        by_image->left[image] = left;
+        if (!keep_cells(by_image, &self->evaluator.matcher, tables, image))
+            return OK;
+    }
+    *reached = end;
+    return OK;
+}
+
+static int match_maps_plain(MapEvaluator *self, const Maps *maps, const TruthTables *tables,
+                            const Rules *rules, ByImage *by_image, const Records *all,
+                            int64_t begin, int64_t end, int64_t *reached)
+{
+    return match_maps(self, maps, tables, rules, by_image, all, begin, end, reached);
+}
+
+#ifdef HAS_POPCNT_VARIANT
+WITH_POPCNT static int match_maps_popcnt(MapEvaluator *self, const Maps *maps,
+                                         const TruthTables *tables, const Rules *rules,
+                                         ByImage *by_image, const Records *all, int64_t begin,
+                                         int64_t end, int64_t *reached)
+{
+    return match_maps(self, maps, tables, rules, by_image, all, begin, end, reached);
+}
+#endif
+
+static int match_maps_here(MapEvaluator *self, const Maps *maps, const TruthTables *tables,
+                           const Rules *rules, ByImage *by_image, const Records *all,
+                           int64_t begin, int64_t end, int64_t *reached)
+{
+#ifdef HAS_POPCNT_VARIANT
+    if (has_popcnt())
+        return match_maps_popcnt(self, maps, tables, rules, by_image, all, begin, end, reached);
+#endif
+    return match_maps_plain(self, maps, tables, rules, by_image, all, begin, end, reached);
+}
+
+static int match_all_maps(const Maps *maps, const TruthTables *tables, const Rules *rules,
+                          ByImage *by_image, const Records *all, int64_t begin, int64_t end,
+                          int64_t *reached)
+{
+    MapEvaluator self = {.evaluator = {.failed_mask = -1}, .reader = new_png_reader()};
+    int status = self.reader ? match_maps_here(&self, maps, tables, rules, by_image, all, begin, end,
+                                               reached)
+                             : NO_MEMORY;
+    free_png_reader(self.reader);
+    free(self.scratch.boxes.at);
+    free(self.scratch.heads.at);
+    free_evaluator(&self.evaluator);
+    return status;
+}
+
+/* ---- assignment of any pairs ---- */
+
+/* Pairs that may match, ascending by rank, then by true id. */
+typedef struct {
+    const int64_t *ranks, *truths;
+    const double *ious;
+    const uint8_t *crowds;  /* whether the true id takes any number of predictions */
+    const uint8_t *ignored; /* by true id and way of counting */
+    size_t count, ways;
+} Claims;
+
+/* COCO's choice for one prediction; `to` where it has none. */
+static size_t choose_claim(const Claims *claims, size_t from, size_t to, const uint8_t *taken,
+                           size_t way, double threshold)
+{
+    size_t best = to;
+    bool best_ignored = true;
+    for (size_t i = from; i < to; i++) {
+        size_t truth = (size_t)claims->truths[i];
+        if (claims->ious[i] < threshold || (taken[truth] && !claims->crowds[i]))
+            continue;
+        bool ignored = claims->ignored[truth * claims->ways + way];
+        if (best == to || ignored < best_ignored ||
+            (ignored == best_ignored && claims->ious[i] >= claims->ious[best])) {
+            best = i;
+            best_ignored = ignored;
+        }
+    }
+    return best;
+}
+
+/* Where the results go: bits of thresholds by rank and way, and partners by rank. */
+typedef struct {
+    uint16_t *matched, *ignored;
+    int32_t *partners;
+} Assignment;
+
+static void assign_at(const Claims *claims, uint8_t *taken, size_t way, int step, double threshold,
+                      Assignment *made)
+{
+    for (size_t from = 0, to; from < claims->count; from = to) {
+        for (to = from + 1; to < claims->count && claims->ranks[to] == claims->ranks[from]; to++)
+            ;
+        size_t best = choose_claim(claims, from, to, taken, way, threshold);
+        if (best == to)
+            continue;
+        size_t truth = (size_t)claims->truths[best];
+        size_t place = (size_t)claims->ranks[from] * claims->ways + way;
+        taken[truth] = 1;
+        made->matched[place] |= (uint16_t)(1u << step);
+        if (claims->ignored[truth * claims->ways + way])
+            made->ignored[place] |= (uint16_t)(1u << step);
+        if (way == 0 && step == 0)
+            made->partners[claims->ranks[from]] = (int32_t)truth;
+    }
+}
+
+/* Whether the pairs ascend and stay inside the tables. */
+static bool claims_are_sound(const Claims *claims, size_t num_ranks, size_t num_truths)
+{
+    bool sound = true;
+    for (size_t i = 0; i < claims->count; i++) {
+        sound &= claims->ranks[i] >= 0 && (uint64_t)claims->ranks[i] < num_ranks;
+        sound &= claims->truths[i] >= 0 && (uint64_t)claims->truths[i] < num_truths;
+        sound &= i == 0 || claims->ranks[i] >= claims->ranks[i - 1];
+    }
+    return sound;
 }
 
 /* ---- contingency ---- */
@@ -1559,93 +2635,6 @@ static int compile_image(Evaluator *evaluator, Gathering *gathering, const Masks
     return OK;
 }
 
-/* ---- contingency tables of masks ---- */
-
-/* Where tables go: three numbers per cell (mask of the image from 1, true id, pixels), the number
- * of cells of each image, and the box of each mask. */
-typedef struct {
-    const int64_t *mask_offsets;
-    int32_t *cells;
-    int64_t *counts, *boxes;
-    size_t room, used;
-} Tabulation;
-
-/* Add the cells of one mask's row and clear it; false where there is no room. */
-static bool add_cells(Tabulation *made, uint32_t *row, uint32_t num_ids, int32_t number)
-{
-    bool fits = true;
-    for (uint32_t id = 0; id <= num_ids; id++) {
-        uint32_t pixels = row[2 * id] + row[2 * id + 1];
-        row[2 * id] = row[2 * id + 1] = 0;
-        if (pixels == 0)
-            continue;
-        fits &= made->used < made->room;
-        if (fits) {
-            int32_t *cell = made->cells + 3 * made->used++;
-            cell[0] = number;
-            cell[1] = (int32_t)id;
-            cell[2] = (int32_t)pixels;
-        }
-    }
-    return fits;
-}
-
-/* Tabulate the masks of one image; `*full` is set where the cells have no room for it. */
-static int tabulate_image(Evaluator *evaluator, const Masks *masks, const ImageEntry *entry,
-                          int64_t image, Tabulation *made, bool *full)
-{
-    uint32_t num_ids = entry->num_entities + entry->num_crowds;
-    Block *block = &evaluator->matcher.shared;
-    if (!reserve(block, 2 * ((size_t)num_ids + 1), 4))
-        return NO_MEMORY;
-    memset(block->at, 0, ((size_t)num_ids + 1) * 8);
-    int64_t first = made->mask_offsets[image], end = made->mask_offsets[image + 1];
-    for (int64_t mask = first; mask < end; mask++) {
-        Mask read;
-        const uint8_t *text = mask_text(masks, (size_t)mask);
-        evaluator->failed_mask = mask;
-        if (!text)
-            return RLE_UNFINISHED;
-        int status = read_mask(&evaluator->reader, text, masks->lengths[mask], masks->kinds[mask],
-                               evaluator->map.pixels, &read);
-        if (status)
-            return status;
-        int64_t *box = made->boxes + 4 * mask;
-        memset(box, 0, 32);
-        for (size_t i = 0; i < read.num_runs; i++)
-            widen_by_run(box, read.runs[i].start, read.runs[i].end, entry->height, true);
-        close_boxes(box, 1);
-        share_pixels(&evaluator->map, read.runs, read.num_runs, block->at);
-        *full |= !add_cells(made, block->at, num_ids, (int32_t)(mask - first + 1));
-    }
-    evaluator->failed_mask = -1;
-    return OK;
-}
-
-/* Tabulate images from `begin` on until the cells are full; `*stopped` is the image reached. */
-static int tabulate_images(Evaluator *evaluator, const Masks *masks, const TruthTables *tables,
-                           Tabulation *made, int64_t begin, int64_t end, int64_t *stopped)
-{
-    for (int64_t image = begin; image < end; image++) {
-        const ImageEntry *entry = tables->entries + image;
-        size_t used = made->used;
-        bool full = false;
-        *stopped = image;
-        int status = unpack_map(&evaluator->map, tables->packed, tables->packed_size, entry);
-        if (!status)
-            status = tabulate_image(evaluator, masks, entry, image, made, &full);
-        if (status)
-            return status;
-        if (full) {
-            made->used = used;
-            return OK;
-        }
-        made->counts[image] = (int64_t)(made->used - used);
-    }
-    *stopped = end;
-    return OK;
-}
-
 /* ---- overlap resolved by painting ---- */
 
 /* Draw the masks of one image, the best score last; `dense` holds mask numbers from 1. */
@@ -1803,58 +2792,6 @@ static bool sort_scores(const double *scores, size_t count, int64_t *order)
         order[i] = from[i].place;
     free(items);
     free(sizes);
-    return true;
-}
-
-/* ---- PNG rows ---- */
-
-static uint8_t paeth(int left, int above, int corner)
-{
-    int guess = left + above - corner;
-    int by_left = abs(guess - left), by_above = abs(guess - above), by_corner = abs(guess - corner);
-    if (by_left <= by_above && by_left <= by_corner)
-        return (uint8_t)left;
-    return (uint8_t)(by_above <= by_corner ? above : corner);
-}
-
-/* Undo the filter of one row; `above` is the row before, or zeros. */
-static bool unfilter_row(int filter, const uint8_t *raw, const uint8_t *above, uint8_t *row,
-                         size_t size, size_t pixel)
-{
-    for (size_t i = 0; i < size; i++) {
-        int left = i < pixel ? 0 : row[i - pixel], corner = i < pixel ? 0 : above[i - pixel];
-        int guess = 0;
-        switch (filter) {
-        case 1:
-            guess = left;
-            break;
-        case 2:
-            guess = above[i];
-            break;
-        case 3:
-            guess = (left + above[i]) / 2;
-            break;
-        case 4:
-            guess = paeth(left, above[i], corner);
-            break;
-        default:
-            return false;
-        }
-        row[i] = (uint8_t)(raw[i] + guess);
-    }
-    return true;
-}
-
-/* Undo the filters of all rows: `raw` holds a filter byte before each row of `size` bytes. */
-static bool unfilter_rows(const uint8_t *raw, size_t rows, size_t size, size_t pixel,
-                          const uint8_t *zeros, uint8_t *out)
-{
-    for (size_t r = 0; r < rows; r++, raw += size + 1, out += size) {
-        if (raw[0] == 0)
-            memcpy(out, raw + 1, size);
-        else if (!unfilter_row(raw[0], raw + 1, r ? out - size : zeros, out, size, pixel))
-            return false;
-    }
     return true;
 }
 
@@ -2645,7 +3582,7 @@ static bool lend_records(Lent *lent, Records *records, size_t rows)
         if (!whole_items(&lent[i], sizes[i], rows, names[i]))
             return false;
     *records = (Records){lent[0].view.buf, lent[1].view.buf, lent[2].view.buf, lent[3].view.buf,
-                         lent[4].view.buf, lent[5].view.buf, lent[6].view.buf};
+                         lent[4].view.buf, lent[5].view.buf, lent[6].view.buf, NULL};
     return true;
 }
 
@@ -2660,89 +3597,6 @@ static bool lend_truth(Lent *lent, TruthTables *tables, size_t *num_images)
                             lent[2].view.buf, lent[3].view.buf,         lent[2].count,
                             lent[3].count};
     return true;
-}
-
-/* Each image has as many rows as its masks, but at most the cut. */
-static bool rows_fit(const ByImage *by_image, size_t num_images, uint32_t cut)
-{
-    for (size_t i = 0; i < num_images; i++) {
-        int64_t masks = by_image->mask_offsets[i + 1] - by_image->mask_offsets[i];
-        int64_t rows = by_image->record_offsets[i + 1] - by_image->record_offsets[i];
-        if (rows < (masks < (int64_t)cut ? masks : (int64_t)cut))
-            return false;
-    }
-    return true;
-}
-
-enum { NUM_MATCH_BUFFERS = 24 };
-
-/* Check all that `match_rle` borrows. */
-static bool lend_match(Lent *lent, Masks *masks, TruthTables *tables, Rules *rules,
-                       ByImage *by_image, Records *records, size_t *num_images)
-{
-    size_t num_masks;
-    if (!lend_masks(lent, masks, &num_masks) || !lend_truth(lent + 6, tables, num_images) ||
-        !lend_rules(lent + 10, rules) ||
-        !whole_items(&lent[12], 8, *num_images + 1, "mask_offsets") ||
-        !whole_items(&lent[13], 8, *num_images + 1, "record_offsets") ||
-        !whole_items(&lent[14], 8, *num_images + 1, "size_offsets") ||
-        !whole_items(&lent[15], 1, *num_images, "overlaps") ||
-        !whole_items(&lent[16], 8, *num_images, "num_empty"))
-        return false;
-    *by_image = (ByImage){lent[12].view.buf, lent[13].view.buf, lent[14].view.buf,
-                          lent[15].view.buf, lent[16].view.buf};
-    const int64_t *rows = by_image->record_offsets;
-    if (!starts_from_zero(by_image->mask_offsets, *num_images, num_masks) ||
-        !starts_from_zero(rows, *num_images, SIZE_MAX / 64) ||
-        !rows_fit(by_image, *num_images, rules->max_detections)) {
-        refuse("offsets do not ascend, or the records do not hold the masks");
-        return false;
-    }
-    return lend_records(lent + 17, records, (size_t)rows[*num_images]);
-}
-
-/* match_rle(24 buffers, begin, end, max_detections, crowds_ignore, void_ignores)
- * -> (status, image, mask); the buffers are those of `lend_match`. */
-static PyObject *py_match_rle(PyObject *module, PyObject *arguments)
-{
-    Lent lent[NUM_MATCH_BUFFERS];
-    Rules rules;
-    Py_ssize_t begin, end;
-    unsigned int cut;
-    int crowds_ignore, void_ignores;
-    (void)module;
-    PyObject *numbers =
-        PyTuple_GetSlice(arguments, NUM_MATCH_BUFFERS, NUM_MATCH_BUFFERS + 5);
-    bool parsed = numbers && PyArg_ParseTuple(numbers, "nnIpp:match_rle", &begin, &end, &cut,
-                                              &crowds_ignore, &void_ignores);
-    Py_XDECREF(numbers);
-    if (!parsed || !borrow(arguments, 0, lent, NUM_MATCH_BUFFERS, "rrrrrrrrrrrrrrrwwwwwwwww"))
-        return NULL;
-    Masks masks;
-    TruthTables tables;
-    ByImage by_image;
-    Records records;
-    size_t num_images;
-    PyObject *result = NULL;
-    rules.max_detections = cut;
-    rules.crowds_ignore = crowds_ignore;
-    rules.void_ignores = void_ignores;
-    if (!lend_match(lent, &masks, &tables, &rules, &by_image, &records, &num_images)) {
-    } else if (begin < 0 || begin > end || (size_t)end > num_images) {
-        refuse("the range of images is outside the truth");
-    } else {
-        Evaluator evaluator = {.failed_mask = -1};
-        int64_t failed = -1;
-        int status;
-        Py_BEGIN_ALLOW_THREADS;
-        status = match_images_here(&evaluator, &masks, &tables, &rules, &by_image, &records, begin,
-                                   end, &failed);
-        free_evaluator(&evaluator);
-        Py_END_ALLOW_THREADS;
-        result = Py_BuildValue("iLL", status, (long long)failed, (long long)evaluator.failed_mask);
-    }
-    give_back(lent, NUM_MATCH_BUFFERS);
-    return result;
 }
 
 /* Borrow `count` buffers at the head of the arguments and parse the numbers behind them. */
@@ -2764,6 +3618,218 @@ static bool open_call(PyObject *arguments, Lent *lent, Py_ssize_t count, const c
     va_end(places);
     Py_DECREF(numbers);
     return parsed && borrow(arguments, 0, lent, (size_t)count, modes);
+}
+
+/* Each image has as many rows as predictions, but at most the cut. */
+static bool rows_fit(const ByImage *by_image, size_t num_images, uint32_t cut)
+{
+    for (size_t i = 0; i < num_images; i++) {
+        int64_t masks = by_image->mask_offsets[i + 1] - by_image->mask_offsets[i];
+        int64_t rows = by_image->record_offsets[i + 1] - by_image->record_offsets[i];
+        if (rows < (masks < (int64_t)cut ? masks : (int64_t)cut))
+            return false;
+    }
+    return true;
+}
+
+/* What an evaluation of many images borrows, masks or maps apart: packed, entries, areas, sizes,
+ * thresholds, ranges, prediction_offsets, record_offsets, size_offsets, left, num_empty, the seven
+ * columns of records, num_cells, cells, boxes. No room for cells: no tables and no boxes. */
+enum { NUM_EVALUATION_BUFFERS = 21 };
+#define EVALUATION_MODES "rrrrrrrrrwwwwwwwwwwww"
+
+typedef struct {
+    TruthTables tables;
+    Rules rules;
+    ByImage by_image;
+    Records records;
+    size_t num_images;
+} Evaluation;
+
+static bool lend_by_image(Lent *lent, ByImage *by_image, size_t num_images)
+{
+    static const char *const names[] = {"prediction_offsets", "record_offsets", "size_offsets"};
+    for (int i = 0; i < 3; i++)
+        if (!whole_items(&lent[i], 8, num_images + 1, names[i]))
+            return false;
+    if (!whole_items(&lent[3], 1, num_images, "left") ||
+        !whole_items(&lent[4], 8, num_images, "num_empty") ||
+        !whole_items(&lent[12], 8, num_images, "num_cells") || !whole_items(&lent[13], 12, 0, "cells"))
+        return false;
+    *by_image = (ByImage){lent[0].view.buf, lent[1].view.buf,  lent[2].view.buf,
+                          lent[3].view.buf, lent[4].view.buf,  lent[12].view.buf,
+                          lent[13].view.buf, lent[13].count, 0};
+    return true;
+}
+
+/* Check all of it; `begin` and `end` are the images to be evaluated. */
+static bool lend_evaluation(Lent *lent, size_t num_predictions, Py_ssize_t begin, Py_ssize_t end,
+                            Evaluation *made)
+{
+    if (!lend_truth(lent, &made->tables, &made->num_images) || !lend_rules(lent + 4, &made->rules) ||
+        !lend_by_image(lent + 6, &made->by_image, made->num_images))
+        return false;
+    const int64_t *rows = made->by_image.record_offsets;
+    if (!starts_from_zero(made->by_image.mask_offsets, made->num_images, num_predictions) ||
+        !starts_from_zero(rows, made->num_images, SIZE_MAX / 64) ||
+        !rows_fit(&made->by_image, made->num_images, made->rules.max_detections)) {
+        refuse("offsets do not ascend, or the records do not hold the predictions");
+        return false;
+    }
+    if (begin < 0 || begin > end || (size_t)end > made->num_images) {
+        refuse("the range of images is outside the truth");
+        return false;
+    }
+    size_t num_rows = (size_t)rows[made->num_images];
+    if (!lend_records(lent + 11, &made->records, num_rows) ||
+        !whole_items(&lent[20], 16, made->by_image.room ? num_rows : 0, "boxes"))
+        return false;
+    made->records.boxes = made->by_image.room ? lent[20].view.buf : NULL;
+    return true;
+}
+
+/* match_rle(6 buffers of masks, 21 of an evaluation, begin, end, max_detections, crowds_ignore,
+ * void_ignores) -> (status, image, mask, cells): the images before `image` are done */
+static PyObject *py_match_rle(PyObject *module, PyObject *arguments)
+{
+    Lent lent[6 + NUM_EVALUATION_BUFFERS];
+    Evaluation made;
+    Py_ssize_t begin, end;
+    int crowds_ignore, void_ignores;
+    Masks masks;
+    size_t num_masks;
+    (void)module;
+    if (!open_call(arguments, lent, 6 + NUM_EVALUATION_BUFFERS, "rrrrrr" EVALUATION_MODES,
+                   "nnIpp:match_rle", &begin, &end, &made.rules.max_detections, &crowds_ignore,
+                   &void_ignores))
+        return NULL;
+    PyObject *result = NULL;
+    made.rules.crowds_ignore = crowds_ignore;
+    made.rules.void_ignores = void_ignores;
+    if (lend_masks(lent, &masks, &num_masks) &&
+        lend_evaluation(lent + 6, num_masks, begin, end, &made)) {
+        Evaluator evaluator = {.failed_mask = -1};
+        int64_t reached = begin;
+        int status;
+        Py_BEGIN_ALLOW_THREADS;
+        status = match_images_here(&evaluator, &masks, &made.tables, &made.rules, &made.by_image,
+                                   &made.records, begin, end, &reached);
+        free_evaluator(&evaluator);
+        Py_END_ALLOW_THREADS;
+        result = Py_BuildValue("iLLn", status, (long long)reached, (long long)evaluator.failed_mask,
+                               (Py_ssize_t)made.by_image.used);
+    }
+    give_back(lent, 6 + NUM_EVALUATION_BUFFERS);
+    return result;
+}
+
+static void give_back_pngs(Py_buffer *pngs, Py_ssize_t count)
+{
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (pngs[i].obj)
+            PyBuffer_Release(&pngs[i]);
+    free(pngs);
+}
+
+/* Borrow the PNGs of a list of exactly `count` bytes or None; NULL with an exception. */
+static Py_buffer *borrow_pngs(PyObject *list, Py_ssize_t count)
+{
+    if (!PyList_Check(list) || PyList_Size(list) != count) {
+        refuse("expected a list of one PNG for each image");
+        return NULL;
+    }
+    Py_buffer *pngs = calloc((size_t)count + 1, sizeof(Py_buffer));
+    if (!pngs) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *png = PyList_GetItem(list, i);
+        if (png != Py_None && PyObject_GetBuffer(png, &pngs[i], PyBUF_SIMPLE) < 0) {
+            pngs[i].obj = NULL;
+            give_back_pngs(pngs, i);
+            return NULL;
+        }
+    }
+    return pngs;
+}
+
+/* match_png(scores, num_ids, 21 buffers of an evaluation, pngs, begin, end, max_detections,
+ * crowds_ignore, void_ignores) -> (status, image, cells): the images before `image` are done */
+static PyObject *py_match_png(PyObject *module, PyObject *arguments)
+{
+    Lent lent[2 + NUM_EVALUATION_BUFFERS];
+    Evaluation made;
+    PyObject *list;
+    Py_ssize_t begin, end;
+    int crowds_ignore, void_ignores;
+    (void)module;
+    if (!open_call(arguments, lent, 2 + NUM_EVALUATION_BUFFERS, "rr" EVALUATION_MODES,
+                   "OnnIpp:match_png", &list, &begin, &end, &made.rules.max_detections,
+                   &crowds_ignore, &void_ignores))
+        return NULL;
+    PyObject *result = NULL;
+    Py_buffer *pngs = NULL;
+    made.rules.crowds_ignore = crowds_ignore;
+    made.rules.void_ignores = void_ignores;
+    if (whole_items(&lent[0], 8, 0, "scores") &&
+        lend_evaluation(lent + 2, lent[0].count, begin, end, &made) &&
+        whole_items(&lent[1], 8, made.num_images, "num_ids") &&
+        (pngs = borrow_pngs(list, end - begin)) != NULL) {
+        Maps maps = {pngs, lent[0].view.buf, lent[1].view.buf};
+        int64_t reached = begin;
+        int status;
+        Py_BEGIN_ALLOW_THREADS;
+        status = match_all_maps(&maps, &made.tables, &made.rules, &made.by_image, &made.records,
+                                begin, end, &reached);
+        Py_END_ALLOW_THREADS;
+        give_back_pngs(pngs, end - begin);
+        result = Py_BuildValue("iLn", status, (long long)reached, (Py_ssize_t)made.by_image.used);
+    }
+    give_back(lent, 2 + NUM_EVALUATION_BUFFERS);
+    return result;
+}
+
+/* assign(ranks, truths, ious, crowds, truth_ignored, thresholds, matched, ignored, partners, ways)
+ * -> None; the pairs ascend by rank, then by true id */
+static PyObject *py_assign(PyObject *module, PyObject *arguments)
+{
+    Lent lent[9];
+    unsigned int ways;
+    (void)module;
+    if (!open_call(arguments, lent, 9, "rrrrrrwww", "I:assign", &ways))
+        return NULL;
+    PyObject *result = NULL;
+    if (ways >= 1 && ways <= 64 && whole_items(&lent[0], 8, 0, "ranks") &&
+        whole_items(&lent[1], 8, lent[0].count, "truths") &&
+        whole_items(&lent[2], 8, lent[0].count, "ious") &&
+        whole_items(&lent[3], 1, lent[0].count, "crowds") && whole_items(&lent[4], ways, 0, "ignored") &&
+        whole_items(&lent[5], 8, 1, "thresholds") && whole_items(&lent[8], 4, 0, "partners") &&
+        whole_items(&lent[6], 2 * ways, lent[8].count, "matched") &&
+        whole_items(&lent[7], 2 * ways, lent[8].count, "ignored bits")) {
+        Claims claims = {lent[0].view.buf, lent[1].view.buf, lent[2].view.buf, lent[3].view.buf,
+                         lent[4].view.buf, lent[0].count,    ways};
+        Assignment made = {lent[6].view.buf, lent[7].view.buf, lent[8].view.buf};
+        const double *thresholds = lent[5].view.buf;
+        size_t num_truths = lent[4].count;
+        uint8_t *taken = malloc(num_truths + 1);
+        bool sound = lent[5].count <= MAX_THRESHOLDS;
+        Py_BEGIN_ALLOW_THREADS;
+        sound = sound && claims_are_sound(&claims, lent[8].count, num_truths);
+        for (size_t i = 0; taken && sound && i < lent[5].count * ways; i++) {
+            memset(taken, 0, num_truths);
+            assign_at(&claims, taken, i % ways, (int)(i / ways), thresholds[i / ways], &made);
+        }
+        Py_END_ALLOW_THREADS;
+        result = !taken ? PyErr_NoMemory()
+                 : sound ? Py_NewRef(Py_None)
+                         : refuse("pairs do not ascend, or are outside the tables");
+        free(taken);
+    }
+    if (!result && !PyErr_Occurred())
+        refuse("impossible numbers");
+    give_back(lent, 9);
+    return result;
 }
 
 /* match_runs(true starts, true ids, true areas, true sizes, starts, ids, scores, thresholds,
@@ -3106,48 +4172,6 @@ static PyObject *py_compile_rle(PyObject *module, PyObject *arguments)
     return result;
 }
 
-/* table_rle(6 buffers of masks, packed, entries, areas, sizes, mask_offsets, cells, counts, boxes,
- * begin, end) -> (status, image, mask, cells): the images before `image` are tabulated */
-static PyObject *py_table_rle(PyObject *module, PyObject *arguments)
-{
-    Lent lent[14];
-    Py_ssize_t begin, end;
-    (void)module;
-    if (!open_call(arguments, lent, 14, "rrrrrrrrrrrwww", "nn:table_rle", &begin, &end))
-        return NULL;
-    PyObject *result = NULL;
-    Masks masks;
-    TruthTables tables;
-    size_t num_masks, num_images;
-    if (lend_masks(lent, &masks, &num_masks) && lend_truth(lent + 6, &tables, &num_images) &&
-        whole_items(&lent[10], 8, num_images + 1, "mask_offsets") &&
-        whole_items(&lent[11], 12, 0, "cells") &&
-        whole_items(&lent[12], 8, num_images, "counts") &&
-        whole_items(&lent[13], 32, num_masks, "boxes")) {
-        Tabulation made = {.mask_offsets = lent[10].view.buf,
-                           .cells = lent[11].view.buf,
-                           .counts = lent[12].view.buf,
-                           .boxes = lent[13].view.buf,
-                           .room = lent[11].count};
-        if (begin < 0 || begin > end || (size_t)end > num_images ||
-            !starts_from_zero(made.mask_offsets, num_images, num_masks)) {
-            refuse("the range of images is outside the truth, or offsets do not ascend");
-        } else {
-            Evaluator evaluator = {.failed_mask = -1};
-            int64_t stopped = begin;
-            int status;
-            Py_BEGIN_ALLOW_THREADS;
-            status = tabulate_images(&evaluator, &masks, &tables, &made, begin, end, &stopped);
-            free_evaluator(&evaluator);
-            Py_END_ALLOW_THREADS;
-            result = Py_BuildValue("iLLn", status, (long long)stopped,
-                                   (long long)evaluator.failed_mask, (Py_ssize_t)made.used);
-        }
-    }
-    give_back(lent, 14);
-    return result;
-}
-
 /* mask_runs(text, out, kind, pixels) -> (status, runs): pairs of uint32 start and end */
 static PyObject *py_mask_runs(PyObject *module, PyObject *arguments)
 {
@@ -3288,28 +4312,36 @@ static PyObject *py_accumulate(PyObject *module, PyObject *arguments)
     return result;
 }
 
-/* unfilter(raw, out, rows, row_bytes, pixel_bytes) -> whether all filters are known */
-static PyObject *py_unfilter(PyObject *module, PyObject *arguments)
+/* read_png(png, out, height, width, depth, colour, pixel_bytes) -> whether it is a plain PNG of that
+ * kind, undamaged */
+static PyObject *py_read_png(PyObject *module, PyObject *arguments)
 {
     Lent lent[2];
-    Py_ssize_t rows, size, pixel;
+    unsigned int height, width;
+    PngKind kind;
     (void)module;
-    if (!open_call(arguments, lent, 2, "rw", "nnn:unfilter", &rows, &size, &pixel))
+    if (!open_call(arguments, lent, 2, "rw", "IIbbb:read_png", &height, &width, &kind.depth,
+                   &kind.colour, &kind.pixel))
         return NULL;
     PyObject *result = NULL;
-    if (rows < 1 || size < 1 || pixel < 1 || pixel > 8 || size >= PY_SSIZE_T_MAX / rows) {
+    kind.height = height;
+    kind.width = width;
+    size_t row = (size_t)width * kind.pixel;
+    if (height == 0 || row == 0 || kind.pixel > 8 || row > SIZE_MAX / 8 / height) {
         refuse("impossible numbers");
-    } else if (whole_items(&lent[0], 1, (size_t)rows * ((size_t)size + 1), "raw") &&
-               whole_items(&lent[1], 1, (size_t)rows * (size_t)size, "out")) {
-        uint8_t *zeros = calloc((size_t)size, 1);
-        bool known = false;
+    } else if (whole_items(&lent[1], 1, height * row, "out")) {
+        uint8_t *out = lent[1].view.buf;
+        const uint8_t *rows = NULL;
+        PngReader *reader;
         Py_BEGIN_ALLOW_THREADS;
-        if (zeros)
-            known = unfilter_rows(lent[0].view.buf, (size_t)rows, (size_t)size, (size_t)pixel,
-                                  zeros, lent[1].view.buf);
+        reader = new_png_reader();
+        if (reader)
+            rows = read_png(reader, lent[0].view.buf, (size_t)lent[0].view.len, &kind);
+        for (size_t r = 0; rows && r < height; r++)
+            memcpy(out + r * row, rows + r * (row + 1) + 1, row);
+        free_png_reader(reader);
         Py_END_ALLOW_THREADS;
-        result = zeros ? PyBool_FromLong(known) : PyErr_NoMemory();
-        free(zeros);
+        result = PyBool_FromLong(rows != NULL);
     }
     give_back(lent, 2);
     return result;
@@ -3538,20 +4570,21 @@ static PyObject *py_weigh(PyObject *module, PyObject *arguments)
 
 static PyMethodDef functions[] = {
     {"accumulate", py_accumulate, METH_VARARGS, NULL},
+    {"assign", py_assign, METH_VARARGS, NULL},
     {"compile_rle", py_compile_rle, METH_VARARGS, NULL},
     {"contingency", py_contingency, METH_VARARGS, NULL},
     {"draw_masks", py_draw_masks, METH_VARARGS, NULL},
     {"find_runs", py_find_runs, METH_VARARGS, NULL},
     {"mask_runs", py_mask_runs, METH_VARARGS, NULL},
+    {"match_png", py_match_png, METH_VARARGS, NULL},
     {"match_rle", py_match_rle, METH_VARARGS, NULL},
     {"match_runs", py_match_runs, METH_VARARGS, NULL},
     {"measure", py_measure, METH_VARARGS, NULL},
     {"pack_runs", py_pack_runs, METH_VARARGS, NULL},
+    {"read_png", py_read_png, METH_VARARGS, NULL},
     {"scan_rows", py_scan_rows, METH_VARARGS, NULL},
     {"skip_value", py_skip_value, METH_VARARGS, NULL},
     {"sort_scores", py_sort_scores, METH_VARARGS, NULL},
-    {"table_rle", py_table_rle, METH_VARARGS, NULL},
-    {"unfilter", py_unfilter, METH_VARARGS, NULL},
     {"unpack_runs", py_unpack_runs, METH_VARARGS, NULL},
     {"weigh", py_weigh, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

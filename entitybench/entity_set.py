@@ -242,11 +242,7 @@ class EntityImage:
             FormatError: The map is not what its row says.
         """
         row = self.row
-        place = f"{self.store.path}/{row.map}"
-        if not _PLAIN_MAP.fullmatch(row.map):
-            msg = f"map {row.map!r} is not a plain name inside the set"
-            raise FormatError(msg, where=f"{self.store.path}: image {row.id}")
-        png = self.store.read(row.map)
+        png, place = read_map(self.store, row.map, row.id), f"{self.store.path}/{row.map}"
         try:
             return decode_map(png, (row.height, row.width), len(row.entities), len(row.crowd))
         except FormatError as error:
@@ -259,6 +255,19 @@ class EntityImage:
         if any(score is None for score in scores):
             return None
         return np.array(scores, dtype=np.float64)
+
+
+def read_map(store: Store, name: str, image_id: str) -> bytes:
+    """Return the PNG of an image's map.
+
+    Raises:
+        FormatError: The name might lead out of the set.
+        MissingDataError: There is no such file.
+    """
+    if not _PLAIN_MAP.fullmatch(name):
+        msg = f"map {name!r} is not a plain name inside the set"
+        raise FormatError(msg, where=f"{store.path}: image {image_id}")
+    return store.read(name)
 
 
 class EntitySet:

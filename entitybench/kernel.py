@@ -383,29 +383,24 @@ def weigh(
     return curves
 
 
-# --- PNG rows ---
+# --- PNG ---
 
 
-def unfilter(raw: Buffer, rows: int, row_bytes: int, pixel_bytes: int) -> NDArray[np.uint8]:
-    """Undo PNG's row filters.
+def read_png(
+    png: Buffer, shape: tuple[int, int], kind: tuple[int, int, int]
+) -> NDArray[np.uint8] | None:
+    """Read a PNG that is plain and of a known kind.
 
     Args:
-        raw: Inflated image data: a filter byte before each row.
-        rows: Height in pixels.
-        row_bytes: Bytes of a row without its filter byte.
-        pixel_bytes: Bytes of a pixel.
+        png: The file's bytes.
+        shape: Height and width that it must have; no more than that is ever unpacked.
+        kind: Bit depth, PNG's colour type, and bytes of a pixel.
 
     Returns:
-        `(rows, row_bytes)` uint8.
-
-    Raises:
-        FormatError: A filter that PNG does not know.
+        `(H, bytes of a row)` uint8, or None: of another kind or size, or damaged.
     """
-    out = np.empty((rows, row_bytes), dtype=np.uint8)
-    if not _kernel.unfilter(raw, out, rows, row_bytes, pixel_bytes):
-        msg = "an unknown PNG filter"
-        raise FormatError(msg)
-    return out
+    rows = np.empty((shape[0], shape[1] * kind[2]), dtype=np.uint8)
+    return rows if _kernel.read_png(png, rows, *shape, *kind) else None
 
 
 # --- RLE ---
@@ -506,55 +501,149 @@ def compile_rle(
     return found
 
 
+class Truths(NamedTuple):
+    """The compiled truth of I images; see `compiled_truth.CompiledTruth`.
+
+    Attributes:
+        packed: Packed maps.
+        entries: `(I,)` of `compiled_truth.ENTRY`.
+        areas: `(M,)` int64 pixels by id.
+        sizes: `(G,)` float64 sizes of the entities under the protocol.
+    """
+
+    packed: Buffer
+    entries: NDArray[np.void]
+    areas: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+
+
+class Outcomes(NamedTuple):
+    """What an evaluation of I images fills.
+
+    Attributes:
+        left: `(I,)` uint8 whether the image needs a second look; then nothing else of it counts.
+        num_empty: `(I,)` int64 predictions without a pixel.
+        columns: Records of the ranked predictions.
+        num_cells: `(I,)` int64 cells of each image's table.
+        boxes: `(D, 4)` int32 x, y, width, height of the ranked predictions.
+    """
+
+    left: NDArray[np.uint8]
+    num_empty: NDArray[np.int64]
+    columns: MatchColumns
+    num_cells: NDArray[np.int64]
+    boxes: NDArray[np.int32]
+
+
+Offsets = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+
+
 def match_rle(
     masks: tuple[object, ...],
-    truth: tuple[object, ...],
+    truths: Truths,
     rules: Rules,
-    offsets: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-    out: tuple[NDArray[np.uint8], NDArray[np.int64], MatchColumns],
+    offsets: Offsets,
+    out: tuple[Outcomes, NDArray[np.int32]],
     images: tuple[int, int],
-) -> tuple[int, int, int]:
-    """Match the masks of a range of images; the interpreter is free meanwhile.
+) -> tuple[int, int, int, int]:
+    """Match the masks of a range of images until the cells are full.
+
+    The interpreter is free meanwhile.
 
     Args:
         masks: Text, extra text, offsets, lengths, kinds, scores (`compiled_truth.Masks`).
-        truth: Packed maps, entries, areas, sizes.
+        truths: By columns.
         rules: What decides a match.
         offsets: `(I + 1,)` each: masks, records and sizes by image.
-        out: By image whether masks overlap and how many are empty; the records.
-        images: First and behind the last.
-
-    Returns:
-        What is wrong or 0, the image and the mask at fault.
-    """
-    overlaps, num_empty, columns = out
-    found: tuple[int, int, int] = _kernel.match_rle(
-        *masks, *truth, *rules[:2], *offsets, overlaps, num_empty, *columns, *images, *rules[2:]
-    )
-    return found
-
-
-def table_rle(
-    masks: tuple[object, ...],
-    truth: tuple[object, ...],
-    image_offsets: NDArray[np.int64],
-    out: tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]],
-    images: tuple[int, int],
-) -> tuple[int, int, int, int]:
-    """Count the pixels that each mask shares with each true id, until `out` is full.
-
-    Args:
-        masks: As for `match_rle`.
-        truth: As for `match_rle`.
-        image_offsets: `(I + 1,)` masks by image.
-        out: `(L, 3)` cells (mask of the image from 1, true id, pixels), `(I,)` cells of each
-            image, and `(K, 4)` boxes x, y, width, height of the masks.
+        out: By image and by record; and `(3, L)` cells, true id, predicted id and pixels, in
+            the order of `metrics.tables`. L = 0: neither tables nor boxes.
         images: First and behind the last.
 
     Returns:
         What is wrong or 0, the image reached, the mask at fault or -1, cells written.
     """
-    found: tuple[int, int, int, int] = _kernel.table_rle(
-        *masks, *truth, image_offsets, *out, *images
+    found: tuple[int, int, int, int] = _kernel.match_rle(
+        *masks, *_evaluation(truths, rules, offsets, out), *images, *rules[2:]
     )
     return found
+
+
+def match_png(
+    pngs: list[bytes | None],
+    maps: tuple[NDArray[np.float64], NDArray[np.int64]],
+    truths: Truths,
+    rules: Rules,
+    offsets: Offsets,
+    out: tuple[Outcomes, NDArray[np.int32]],
+    images: tuple[int, int],
+) -> tuple[int, int, int]:
+    """Match the entity maps of a range of images until the cells are full.
+
+    An image is left over where there is no PNG, or it is no plain entity map of its size and ids.
+
+    Args:
+        pngs: The bytes of each image of the range.
+        maps: Scores, image after image; and `(I,)` entities and crowds of each map.
+        truths: By rows.
+        rules: What decides a match.
+        offsets: As for `match_rle`, of scores instead of masks.
+        out: As for `match_rle`.
+        images: First and behind the last.
+
+    Returns:
+        What is wrong or 0, the image reached, cells written.
+    """
+    found: tuple[int, int, int] = _kernel.match_png(
+        *maps, *_evaluation(truths, rules, offsets, out), pngs, *images, *rules[2:]
+    )
+    return found
+
+
+def _evaluation(
+    truths: Truths, rules: Rules, offsets: Offsets, out: tuple[Outcomes, NDArray[np.int32]]
+) -> tuple[object, ...]:
+    """Return what both evaluations borrow, in the kernel's order."""
+    outcomes, cells = out
+    return (
+        *truths,
+        *rules[:2],
+        *offsets,
+        *outcomes[:2],
+        *outcomes.columns,
+        outcomes.num_cells,
+        cells,
+        outcomes.boxes,
+    )
+
+
+class Claims(NamedTuple):
+    """K pairs that may match, ascending by rank, then by true id; see `metrics.matching.Pairs`.
+
+    Attributes:
+        ranks: `(K,)` int64.
+        truths: `(K,)` int64.
+        ious: `(K,)` float64.
+        crowds: `(K,)` bool.
+    """
+
+    ranks: NDArray[np.int64]
+    truths: NDArray[np.int64]
+    ious: NDArray[np.float64]
+    crowds: NDArray[np.bool_]
+
+
+def assign(
+    claims: Claims,
+    truth_ignored: NDArray[np.bool_],
+    thresholds: NDArray[np.float64],
+    out: tuple[NDArray[np.uint16], NDArray[np.uint16], NDArray[np.int32]],
+) -> None:
+    """Assign predictions to true entities as COCO does; see `metrics.matching.assign`.
+
+    Args:
+        claims: What may match.
+        truth_ignored: `(G, A)`.
+        thresholds: `(T,)` float64, ascending, at most 16.
+        out: `(D, A)` matched and ignored bits, both 0; `(D,)` partners.
+    """
+    _kernel.assign(*claims, np.ascontiguousarray(truth_ignored), thresholds, *out, out[0].shape[1])

@@ -21,6 +21,7 @@ from entitybench.entity_set import Model
 from entitybench.errors import ConflictError, MissingDataError, OverlapError
 from entitybench.formats.coco_results_scan import ScannedResults, scan_results
 from entitybench.formats.detection import open_predictions
+from entitybench.formats.entity_set_predictions import EntitySetPredictions
 from entitybench.formats.json_rows import NotPlainError
 from entitybench.formats.missing_score import MissingScore
 from entitybench.formats.predictions import Entry, ImageSize, Predictions, ScoredMap
@@ -28,6 +29,7 @@ from entitybench.metrics.boundary import match_boundaries
 from entitybench.metrics.class_quality import ClassReport, with_classes
 from entitybench.metrics.evaluation import Evaluation, ImagePair, match_pair
 from entitybench.metrics.fused import FusedMatches, MaskFaultError, match_masks
+from entitybench.metrics.fused_maps import StoredMaps, match_stored
 from entitybench.metrics.ground_truth import GroundTruth, TrueImage, open_truths, with_origins
 from entitybench.metrics.matching import ImageMatches
 from entitybench.metrics.overlapping import match_overlapping
@@ -142,13 +144,13 @@ def evaluate(
         missing_score: What stands in where the format has no scores; `error` refuses.
         model: The model's name, where the format does not tell it.
         mapper: Stands in for `map` over the images; must keep their order.
-        threads: For COCO results, which the kernel matches without the mapper.
+        threads: For COCO results and entity sets, which the kernel matches without the mapper.
         shard: Score only this part of the images; `merge_results` joins the parts.
         tables: Keep contingency tables, from which come quality, causes, boxes and origins.
-            COCO results are scored faster without.
+            COCO results and entity sets are scored faster without.
         class_threshold: Least score of a prediction that counts in PQ by class, which comes of
             predictions with classes.
-        boundary: Match by boundaries as well. COCO results are then scored by the mapper.
+        boundary: Match by boundaries as well. The mapper then scores all images.
 
     Raises:
         OverlapError: Predictions overlap and `overlap` is `reject`; names pairs and pixels.
@@ -158,32 +160,28 @@ def evaluate(
     """
     began = time.monotonic()
     truths = open_truths(ground_truth, data)
-    chosen = _protocol(protocol, truths)
+    chosen = _Chosen(_protocol(protocol, truths), threads, tables)
+    policy, part = OverlapPolicy(overlap), _part(truths, shard)
     readers = _readers(Path(predictions), truths, MissingScore(missing_score), missing)
     pairs = [
-        _Pairing(
-            truth,
-            reader,
-            None if boundary else _fused(truth, reader, chosen, threads, tables=tables),
-        )
+        _Pairing(truth, reader, None if boundary else _fused(truth, reader, chosen, part))
         for truth, reader in zip(truths, readers, strict=True)
     ]
-    policy, part = OverlapPolicy(overlap), _part(truths, shard)
     tasks = (
         replace(task, boundary=boundary)
         for pair in pairs
-        for task in pair.tasks(chosen, policy)
+        for task in pair.tasks(chosen.protocol, policy)
         if task.key in part
     )
     done = [_within(pair.matched, part) for pair in pairs if pair.matched is not None]
-    gathered = _gather(chosen, mapper(score_image, tasks), sum(map(len, done)))
+    gathered = _gather(chosen.protocol, mapper(score_image, tasks), sum(map(len, done)))
     resolved = gathered.resolved
-    records = MatchRecords.merge([*done, gathered.records])
+    records = _joined([*done, gathered.records])
     by_class = with_classes(with_origins(records, truths), truths, readers, class_threshold)
     evaluation = Evaluation.of(by_class.records)
     overlapping = _before_resolving(records, gathered.before)
     described = _described(readers, model or _stem(Path(predictions)), resolved)
-    result = _result(truths, described, evaluation, chosen, began, by_class)
+    result = _result(truths, described, evaluation, chosen.protocol, began, by_class)
     if overlapping is not None:
         score = {"APoverlapping": Evaluation.of(overlapping).scores.AP}
         result = msgspec.structs.replace(result, scores=result.scores | points_of(score))
@@ -192,7 +190,7 @@ def evaluate(
         result = _as_part(result, shard, sum(map(len, truths)), earlier)
     recognised = [reader.description for reader in readers]
     recognised += [by_class.said] if by_class.said else []
-    by_boundary = MatchRecords.gather(chosen, gathered.boundary) if boundary else None
+    by_boundary = MatchRecords.gather(chosen.protocol, gathered.boundary) if boundary else None
     return Benchmark(evaluation, result, tuple(recognised), overlapping, by_boundary)
 
 
@@ -215,6 +213,21 @@ def score_image(task: ImageTask) -> ImageOutcome:
         sizes = matches.truth_sizes
         boundary = match_boundaries(truth, found.map, found.scores, sizes, task.protocol)
     return ImageOutcome(task.key, matches, overlap, before, boundary)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """How to score: by which rules, on how many threads, with tables or without."""
+
+    protocol: Protocol
+    threads: int
+    tables: bool
+
+
+def _joined(parts: Sequence[MatchRecords]) -> MatchRecords:
+    """Join parts of which most are empty, or all but one."""
+    held = [part for part in parts if len(part)]
+    return held[0] if len(held) == 1 else MatchRecords.merge(parts)
 
 
 class _Everything(Container[object]):
@@ -262,18 +275,15 @@ class _Pairing:
         """Records of the images that need no second look."""
         if self.fused is None:
             return None
-        if not self.fused.overlapping:
-            return self.fused.records
-        held = [
-            i
-            for i, k in enumerate(self.fused.records.images)
-            if k.image_id not in self.fused.overlapping
-        ]
-        return self.fused.records.take(held)
+        records, left = self.fused.records, self.fused.left
+        if not left:
+            return records
+        held = [i for i, key in enumerate(records.images) if key.image_id not in left]
+        return records.take(held)
 
     def tasks(self, protocol: Protocol, overlap: OverlapPolicy) -> Iterator[ImageTask]:
         """Yield the images that are left, in order."""
-        left = None if self.fused is None else self.fused.overlapping
+        left = None if self.fused is None else self.fused.left
         if left is not None and not left:
             return
         for image in self.truth.images():
@@ -283,26 +293,61 @@ class _Pairing:
 
 
 def _fused(
-    truth: GroundTruth, reader: Predictions, protocol: Protocol, threads: int, *, tables: bool
+    truth: GroundTruth, reader: Predictions, chosen: _Chosen, part: Container[object]
 ) -> FusedMatches | None:
-    """Match COCO results in one pass; None where there is no kernel or something is not plain."""
-    if not isinstance(reader, ScannedResults):
-        return None
+    """Match COCO results or an entity set in one pass; None where there is no kernel for them."""
     for anew in (False, True):
-        compiled = truth.compiled(PixelOrder.COLUMNS, anew=anew)
-        if compiled is None:
-            return None
         try:
-            masks = reader.masks_of(compiled.ids, compiled.shapes)
-            return match_masks(
-                compiled, masks, protocol, set_name=truth.name, threads=threads, tables=tables
-            )
-        except (MaskFaultError, NotPlainError):
-            return None
+            if isinstance(reader, ScannedResults):
+                return _fused_masks(truth, reader, chosen, anew=anew)
+            if isinstance(reader, EntitySetPredictions):
+                return _fused_maps(truth, reader, chosen, part, anew=anew)
         except DamagedTruthError:
             if anew:
                 raise
     return None
+
+
+def _fused_masks(
+    truth: GroundTruth, reader: ScannedResults, chosen: _Chosen, *, anew: bool
+) -> FusedMatches | None:
+    compiled = truth.compiled(PixelOrder.COLUMNS, anew=anew)
+    if compiled is None:
+        return None
+    try:
+        masks = reader.masks_of(compiled.ids, compiled.shapes)
+        return match_masks(
+            compiled,
+            masks,
+            chosen.protocol,
+            set_name=truth.name,
+            threads=chosen.threads,
+            tables=chosen.tables,
+        )
+    except (MaskFaultError, NotPlainError):
+        return None
+
+
+def _fused_maps(
+    truth: GroundTruth,
+    reader: EntitySetPredictions,
+    chosen: _Chosen,
+    part: Container[object],
+    *,
+    anew: bool,
+) -> FusedMatches | None:
+    compiled = truth.compiled(PixelOrder.ROWS, anew=anew)
+    if compiled is None:
+        return None
+    wanted = {i for i in compiled.ids if ImageKey(truth.name, i) in part}
+    return match_stored(
+        compiled,
+        StoredMaps.of(reader.entity_set, compiled, wanted),
+        chosen.protocol,
+        set_name=truth.name,
+        threads=chosen.threads,
+        tables=chosen.tables,
+    )
 
 
 def _protocol(protocol: Protocol, truths: Sequence[GroundTruth]) -> Protocol:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from entitybench import kernel
 from entitybench.candidates import checked_scores
 from entitybench.metrics.contingency import Contingency
 from entitybench.metrics.protocol import (
@@ -198,6 +199,12 @@ def assign(
     matched = np.zeros((count, ways), dtype=np.uint16)
     ignored = np.zeros((count, ways), dtype=np.uint16)
     partners = np.full(count, NO_PARTNER, dtype=np.int32)
+    if kernel.is_active():
+        order = np.lexsort((pairs.truth, pairs.rank))
+        ranked = pairs.rank[order], pairs.truth[order], pairs.iou[order], pairs.is_crowd[order]
+        claims = kernel.Claims(*ranked)
+        kernel.assign(claims, truth_ignored, IOU_THRESHOLDS, (matched, ignored, partners))
+        return matched, ignored, partners
     candidates = pairs.where(pairs.iou >= IOU_THRESHOLDS[0])
     contested = _contested(candidates, truth_ignored.shape[0], count)
     sure = candidates.where(~contested)

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from entitybench.candidates import Candidates
 from entitybench.errors import EntityBenchError, FormatError
@@ -195,6 +194,8 @@ def class_probabilities(
     Raises:
         FormatError: Neither K nor K + 1 columns; or a logit that is not a number.
     """
+    from scipy.special import expit, softmax  # a quarter of a second that few callers need
+
     values = logits.astype(np.float64)
     _, has_none = _columns(values.shape[1], num_classes)
     probabilities = softmax(values, axis=1)[:, :-1] if has_none else expit(values)
@@ -276,6 +277,8 @@ def _enlarged(
 
 
 def _mean_probability(logits: NDArray[np.float32]) -> float:
+    from scipy.special import expit
+
     return float(expit(logits).mean(dtype=np.float64)) if logits.size else 0.0
 
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import numpy as np
@@ -32,9 +32,10 @@ from entitybench.compiled_truth import (
 from entitybench.entity_map import EntityMap
 from entitybench.errors import FormatError
 from entitybench.formats.json_rows import MappedText, scan_members, scan_whole_list
-from entitybench.map_png import decode_map
+from entitybench.map_png import decode_map, encode_map
 from entitybench.metrics import STRICT
 from entitybench.metrics.fused import match_masks
+from entitybench.metrics.fused_maps import StoredMaps, match_stored
 from entitybench.png_rows import read_plain
 from entitybench.rle import encode_counts
 
@@ -140,7 +141,7 @@ def fuzz_matching(random: Random, folder: Path) -> None:
     truth = open_compiled(path)
     masks = _masks(random, random.integers(0, 130, 2), shape[0] * shape[1])
     if random.random() < 0.5:
-        match_masks(truth, masks, STRICT)
+        match_masks(truth, masks, STRICT, tables=random.random() < 0.5)
         return
     entries = truth.entries.copy()
     entries["num_entities"], entries["num_crowds"] = np.diff(masks.image_offsets), 0
@@ -170,6 +171,57 @@ def _mask(random: Random, pixels: int, broken_share: float) -> bytes:
     return encode_counts(np.diff(cuts, prepend=0, append=pixels)).encode()
 
 
+def fuzz_maps(random: Random, folder: Path) -> None:
+    """Match broken PNGs; what they are scored by must be what the careful reader sees."""
+    shape = int(random.integers(1, 40)), int(random.integers(1, 40))
+    count = int(random.choice([0, 3, 120, 400]))
+    maps = [_blocks(random, shape, count) for _ in range(2)]
+    path = folder / "truth.runs"
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        images = (TruthImage(str(i), m) for i, m in enumerate(maps))
+        compile_maps(images, PixelOrder.ROWS, file)
+    pngs = {str(i): _with_right_sums(broken(random, encode_map(m))) for i, m in enumerate(maps)}
+    stored = StoredMaps(
+        _Memory(pngs),
+        [f"maps/{name}.png" for name in pngs],
+        np.array([0, count, 2 * count]),
+        random.random(2 * count).round(1),
+        np.full(2, count),
+    )
+    found = match_stored(open_compiled(path), stored, STRICT, tables=random.random() < 0.5)
+    for name in pngs.keys() - found.left:
+        given = decode_map(pngs[name], shape, count, 0)
+        areas = given.areas[found.records.take([int(name)]).prediction_ids]
+        if not np.array_equal(areas, found.records.take([int(name)]).areas):
+            msg = f"wrong areas of {pngs[name]!r}"
+            raise AssertionError(msg)
+    if found.left:
+        msg = "left to the careful reader"
+        raise FormatError(msg)
+
+
+def _blocks(random: Random, shape: tuple[int, int], count: int) -> EntityMap:
+    coarse = random.integers(0, count + 1, (shape[0] // 3 + 1, shape[1] // 3 + 1))
+    dense = np.kron(coarse, np.ones((3, 3), dtype=np.int64))[: shape[0], : shape[1]]
+    return EntityMap.from_array(dense, entities=range(1, count + 1))
+
+
+class _Memory:
+    """A set's files, by stem."""
+
+    path = Path("memory")
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        self._files = files
+
+    def read(self, name: str) -> bytes:
+        return self._files[Path(name).stem]
+
+    def seekable(self, name: str) -> IO[bytes]:
+        return BytesIO(self.read(name))
+
+
 def fuzz_runs(random: Random, _: Path) -> None:
     """Runs that are no map."""
     count = int(random.integers(1, 9))
@@ -188,6 +240,7 @@ TARGETS: tuple[Callable[[Random, Path], None], ...] = (
     fuzz_json,
     fuzz_png,
     fuzz_matching,
+    fuzz_maps,
     fuzz_runs,
 )
 

@@ -138,8 +138,8 @@ def by_text(pairs: list[ImagePair], results: list[Any], folder: Path) -> Curves:
         np.concatenate(([0], np.cumsum(counts))),
     )
     done = match_masks(open_compiled(path), masks, STRICT.with_annotated_sizes())
-    if done.overlapping:
-        msg = f"overlap where there is none: {sorted(done.overlapping)}"
+    if done.left:
+        msg = f"overlap where there is none: {sorted(done.left)}"
         raise AssertionError(msg)
     return accumulate(done.records)
 

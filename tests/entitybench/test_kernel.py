@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import struct
+import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -189,21 +192,87 @@ def test_scores_sort_stably(scores: list[float]) -> None:
     assert np.array_equal(kernel.sort_scores(values), expected)
 
 
-# --- PNG rows ---
+# --- PNG ---
+
+
+def png_of(data: bytes, shape: tuple[int, int], depth: int = 8, pieces: int = 1) -> bytes:
+    """A gray PNG of the given image data, in so many chunks."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        sums = zlib.crc32(name + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + name + content + sums
+
+    cuts = np.linspace(0, len(data), pieces + 1).astype(int).tolist()
+    head = struct.pack(">IIBBBBB", shape[1], shape[0], depth, 0, 0, 0, 0)
+    parts = [chunk(b"IDAT", data[a:b]) for a, b in pairwise(cuts)]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([chunk(b"IHDR", head), *parts, chunk(b"IEND", b"")])
 
 
 @pytest.mark.parametrize("pixel_bytes", [1, 2])
-def test_unfilter_undoes_every_filter(pixel_bytes: int) -> None:
+def test_every_filter_is_undone(pixel_bytes: int) -> None:
     rng = np.random.default_rng(1)
     rows = rng.integers(0, 256, (15, 12), dtype=np.uint8)
     raw = b""
     for r in range(15):
         raw += bytes([r % 5]) + filtered(rows, r, r % 5, pixel_bytes)
-    assert np.array_equal(kernel.unfilter(raw, 15, 12, pixel_bytes), rows)
-    with pytest.raises(FormatError, match="filter"):
-        kernel.unfilter(b"\x05" + raw[1:], 15, 12, pixel_bytes)
-    with pytest.raises(ValueError, match="buffer"):
-        kernel.unfilter(raw[:-1], 15, 12, pixel_bytes)
+    shape, kind = (15, 12 // pixel_bytes), (8 * pixel_bytes, 0, pixel_bytes)
+
+    def read(data: bytes) -> NDArray[np.uint8] | None:
+        return kernel.read_png(png_of(zlib.compress(data), shape, kind[0]), shape, kind)
+
+    assert np.array_equal(np.array(read(raw)), rows)
+    assert read(b"\x05" + raw[1:]) is None  # no such filter
+    assert read(raw[:-1]) is None
+    assert read(raw + b"\0") is None
+
+
+def streams() -> list[bytes]:
+    """Bytes that call for every kind of block, code and copy."""
+    rng = np.random.default_rng(2)
+    noise = rng.integers(0, 256, 70_000, dtype=np.uint8).tobytes()
+    rare = rng.geometric(0.02, 200_000).clip(0, 255).astype(np.uint8).tobytes()
+    steps = np.kron(rng.integers(0, 9, 900), np.ones(300)).astype(np.uint8).tobytes()
+    periods = b"".join(bytes(range(period)) * (600 // period) for period in range(1, 40))
+    return [b"\0", b"\7" * 300_000, noise, rare, steps, periods, noise[:40] * 2000, noise[:1]]
+
+
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+@pytest.mark.parametrize(
+    "strategy", [zlib.Z_DEFAULT_STRATEGY, zlib.Z_FIXED, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE]
+)
+def test_streams_are_inflated_as_by_zlib(level: int, strategy: int) -> None:
+    for values in streams():
+        deflate = zlib.compressobj(level, zlib.DEFLATED, 15, 8, strategy)
+        data = deflate.compress(b"\0" + values) + deflate.flush()
+        png = png_of(data, (1, len(values)), pieces=1 + len(values) % 3)
+        found = kernel.read_png(png, (1, len(values)), (8, 0, 1))
+        assert found is not None
+        assert found.tobytes() == values
+
+
+def test_streams_that_end_or_lie_are_refused() -> None:
+    values = streams()[4][:5000]
+    data = zlib.compress(b"\0" + values)
+    shape = 1, len(values)
+
+    def read(stream: bytes) -> NDArray[np.uint8] | None:
+        return kernel.read_png(png_of(stream, shape), shape, (8, 0, 1))
+
+    assert read(data) is not None
+    assert read(data + b"more") is not None  # as zlib: what follows the stream is not looked at
+    assert all(read(data[:size]) is None for size in range(len(data)))
+    for place in range(len(data)):  # a flipped bit that zlib forgives must be forgiven, no other
+        stream = bytearray(data)
+        stream[place] ^= 0x08
+        assert (read(bytes(stream)) is not None) == inflates_to(bytes(stream), 1 + len(values))
+
+
+def inflates_to(stream: bytes, size: int) -> bool:
+    inflate = zlib.decompressobj()
+    try:
+        return len(inflate.decompress(stream, size + 1)) == size and inflate.eof
+    except zlib.error:
+        return False
 
 
 def filtered(rows: NDArray[np.uint8], r: int, kind: int, step: int) -> bytes:

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
 from pycocotools import mask as coco_mask
 
 from entitybench import kernel
 from entitybench.compiled_truth import DamagedTruthError, PixelOrder, cache_folder, open_compiled
 from entitybench.entity_map import EntityMap
 from entitybench.entity_writer import EntityWriter
-from entitybench.errors import EntityBenchError, FormatError, OverlapError
-from entitybench.metrics import OFFICIAL, STRICT, Protocol
-from entitybench.metrics.benchmark import evaluate
+from entitybench.errors import EntityBenchError, FormatError, MissingDataError, OverlapError
+from entitybench.metrics import OFFICIAL, STRICT, Protocol, benchmark
+from entitybench.metrics.benchmark import ImageOutcome, ImageTask, evaluate, score_image
 from entitybench.metrics.ground_truth import open_truth
 from entitybench.metrics.records import MatchRecords
+from entitybench.sharding import Shard
 
 compiled_only = pytest.mark.skipif(not kernel.is_active(), reason="the kernel is not active")
 
@@ -114,11 +116,17 @@ def add_prediction(
 
 
 def assert_same(a: MatchRecords, b: MatchRecords) -> None:
-    for field in fields(a)[2:]:
-        if field.name == "tables":
-            continue
-        left, right = getattr(a, field.name), getattr(b, field.name)
-        np.testing.assert_array_equal(left, right, strict=True, err_msg=field.name)
+    assert a.images == b.images
+    assert_equal_columns(a, b, [field.name for field in fields(a)[2:] if field.name != "tables"])
+    assert a.tables is not None
+    assert b.tables is not None
+    assert_equal_columns(a.tables, b.tables, [field.name for field in fields(a.tables)])
+
+
+def assert_equal_columns(a: object, b: object, names: list[str]) -> None:
+    for name in names:
+        left, right = getattr(a, name), getattr(b, name)
+        np.testing.assert_array_equal(left, right, strict=True, err_msg=name)
 
 
 def records(
@@ -157,7 +165,118 @@ def test_threads_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     files = write_files(tmp_path, 1, images=9)
     expected = records(files.results, files.truth_set)
     monkeypatch.setattr("entitybench.metrics.fused._IMAGES_AT_ONCE", 2)
-    assert_same(records(files.results, files.truth_set, threads=3), expected)
+    monkeypatch.setattr("entitybench.metrics.fused._CELLS_AT_ONCE", 5)
+    monkeypatch.setattr("entitybench.metrics.fused_maps._PNGS_AT_ONCE", 1)
+    for predictions in (files.results, files.predictions_set):
+        assert_same(records(predictions, files.truth_set, threads=3), expected)
+
+
+@compiled_only
+@pytest.mark.parametrize("form", ["results", "predictions_set"])
+def test_without_tables_the_matches_are_the_same(form: str, tmp_path: Path) -> None:
+    files = write_files(tmp_path, 15)
+    predictions = getattr(files, form)
+    found = records(predictions, files.truth_set, tables=False)
+    assert found.tables is None
+    expected = records(predictions, files.truth_set)
+    assert_same(replace(found, tables=expected.tables), expected)
+
+
+def left_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note the images that the careful reader looks at."""
+    seen: list[str] = []
+
+    def noted(task: ImageTask) -> ImageOutcome:
+        seen.append(task.truth.id)
+        return score_image(task)
+
+    monkeypatch.setattr(benchmark, "score_image", noted)
+    return seen
+
+
+@compiled_only
+def test_maps_of_any_kind_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(11)
+    with (
+        EntityWriter(tmp_path / "truth", kind="ground_truth") as truth,
+        EntityWriter(tmp_path / "preds", model="m") as predictions,
+    ):
+        for number, count in enumerate((0, 1, 254, 255, 256, 300, 1000)):
+            dense = rng.permutation(np.arange(41 * 53)).reshape(41, 53) % (count + 1)
+            stem = f"{number:012d}"
+            given = EntityMap.from_array(dense, entities=range(1, count + 1))
+            truth.add(stem, EntityMap.from_array(labels(rng, (41, 53), 9), entities=range(1, 10)))
+            predictions.add(stem, given, rng.random(count).round(2))
+    seen = left_over(monkeypatch)
+    found = records(tmp_path / "preds", tmp_path / "truth")
+    assert seen == []
+    monkeypatch.setattr(kernel, "_active", False)
+    assert_same(found, records(tmp_path / "preds", tmp_path / "truth"))
+
+
+def test_truth_as_predictions(tmp_path: Path, without_kernel: Callable[[], None]) -> None:
+    files = write_files(tmp_path, 13)
+    found = records(files.truth_set, files.truth_set)
+    without_kernel()
+    assert_same(found, records(files.truth_set, files.truth_set))
+
+
+def test_parts_of_a_set_of_maps(tmp_path: Path) -> None:
+    files = write_files(tmp_path, 14, images=7)
+    parts = [records(files.predictions_set, files.truth_set, shard=Shard(i, 3)) for i in (1, 2, 3)]
+    assert_same(MatchRecords.merge(parts), records(files.predictions_set, files.truth_set))
+
+
+@compiled_only
+def test_odd_maps_are_left_to_the_careful_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = write_files(tmp_path, 12)
+    expected = records(files.predictions_set, files.truth_set)
+    odd, gone, *_ = sorted((files.predictions_set / "maps").iterdir())
+    with Image.open(odd) as image:
+        info = PngImagePlugin.PngInfo()
+        info.add(b"prVt", b"a chunk that nobody knows")
+        image.save(odd, pnginfo=info)
+    seen = left_over(monkeypatch)
+    assert_same(records(files.predictions_set, files.truth_set), expected)
+    assert seen == [odd.stem]
+    gone.unlink()
+    with pytest.raises(MissingDataError, match=gone.name):
+        records(files.predictions_set, files.truth_set)
+
+
+def change_row(files: Files, change: Callable[[dict[str, Any]], None]) -> None:
+    table = files.predictions_set / "images.jsonl"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    change(max(rows, key=lambda row: len(row["entities"])))
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("not in", lambda row: row["entities"][0].update(score=1.5)),
+        ("no score", lambda row: row["entities"][0].pop("score")),
+        ("plain name", lambda row: row.update(map="../elsewhere.png")),
+        ("the image is", lambda row: row.update(height=row["height"] + 1)),
+        ("run ids", lambda row: row["entities"].clear()),
+    ],
+)
+def test_rows_that_lie_are_refused_alike(
+    message: str,
+    change: Callable[[dict[str, Any]], None],
+    tmp_path: Path,
+    without_kernel: Callable[[], None],
+) -> None:
+    files = write_files(tmp_path, 1)
+    change_row(files, change)
+    with pytest.raises(FormatError, match=message) as found:
+        records(files.predictions_set, files.truth_set)
+    without_kernel()
+    with pytest.raises(FormatError) as expected:
+        records(files.predictions_set, files.truth_set)
+    assert str(found.value) == str(expected.value)
 
 
 def overlapping(files: Files) -> Path:
