@@ -173,9 +173,20 @@ class FeatureEncoder(nn.Module):
         return encoded
 
 
-def make_generator(channels: int, out_channels: int) -> nn.Linear:
-    """Make what turns a location's `channels` numbers into a kernel of a 1×1 convolution."""
-    generator = nn.Linear(channels, out_channels)
-    nn.init.normal_(generator.weight, std=0.01)
-    nn.init.zeros_(generator.bias)
-    return generator
+class Generator(nn.Conv2d):
+    """From what a location says of an entity to the kernel of a 1×1 convolution.
+
+    Args:
+        channels: In.
+        out_channels: Out.
+    """
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(channels, out_channels, 1)
+        nn.init.normal_(self.weight, std=0.01)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map `(..., channels)` to `(..., out_channels)`."""
+        return functional.linear(values, self.weight.flatten(1), self.bias)

@@ -5,6 +5,9 @@ Li et al., Fully Convolutional Networks for Panoptic Segmentation, CVPR 2021.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,16 +17,16 @@ from entitybench.baselines.batch import Batch, Images
 from entitybench.baselines.distributed import global_sum, share
 from entitybench.baselines.entity.backbone import Backbone
 from entitybench.baselines.entity.config import Pyramid as PyramidConfig
-from entitybench.baselines.entity.losses import dice_loss, focal_sum
+from entitybench.baselines.entity.losses import focal_sum
 from entitybench.baselines.entity.pyramid import Pyramid
 from entitybench.baselines.model import BaselineModel, Classes, MaskCandidates
 from entitybench.baselines.panopticfcn.config import PanopticFCNConfig
 from entitybench.baselines.panopticfcn.heads import (
     FeatureEncoder,
+    Generator,
     KernelHead,
     PositionHead,
     SemanticPyramid,
-    make_generator,
 )
 from entitybench.baselines.panopticfcn.inference import (
     Found,
@@ -35,11 +38,13 @@ from entitybench.baselines.panopticfcn.inference import (
     mask_scores,
     mean_kernel,
 )
+from entitybench.baselines.panopticfcn.published import CLASS_LAYERS, RULES
 from entitybench.baselines.panopticfcn.targets import (
     Chosen,
     best_places,
     centre_map,
     choose,
+    dice_losses,
     region_map,
     shares,
     suits,
@@ -47,9 +52,11 @@ from entitybench.baselines.panopticfcn.targets import (
 from entitybench.baselines.pixels import PixelNorm
 from entitybench.baselines.regions import measure
 from entitybench.baselines.registry import Family
+from entitybench.baselines.renaming import load_renamed
 from entitybench.errors import FormatError
 
 _STRIDE = 4  # of the masks
+_OFFSET = 1.5  # of their first cell: each stands for the middle of its pixels
 _SMALL = 1e-8
 
 
@@ -84,10 +91,10 @@ class PanopticFCN(BaselineModel):
         super().__init__()
         self.config = config
         centre, region = _channels(classes)
-        self._channel_of = nn.Buffer(centre, persistent=False)
-        self._region_of = nn.Buffer(region, persistent=False)
-        self.num_centres = int(centre.max()) + 1
-        self.num_regions = int(region.max()) + 1 if region.any() else 0
+        self._channel_of = nn.Buffer(torch.tensor(centre), persistent=False)
+        self._region_of = nn.Buffer(torch.tensor(region), persistent=False)
+        self.num_centres = max(centre) + 1
+        self.num_regions = max(region) + 1 if any(region) else 0
         head, features = config.head, config.features
         self.backbone = Backbone(config.backbone)
         channels, highest = config.pyramid.channels, config.pyramid.highest
@@ -97,9 +104,9 @@ class PanopticFCN(BaselineModel):
         self.position = PositionHead(channels, self.num_centres, self.num_regions, head)
         self.kernel = KernelHead(channels, head)
         self.encoder = FeatureEncoder(features)
-        self.thing_generator = make_generator(head.channels, features.channels)
+        self.thing_generator = Generator(head.channels, features.channels)
         self.stuff_generator = (
-            make_generator(head.channels, features.channels) if self.num_regions else None
+            Generator(head.channels, features.channels) if self.num_regions else None
         )
         self._levels = range(head.first_level, config.pyramid.highest + 1)
         self._pixels = PixelNorm(config.backbone.pixels)
@@ -135,27 +142,31 @@ class PanopticFCN(BaselineModel):
         centres, regions, kernels = (tuple(m.float() for m in maps) for maps in dense[:3])
         return DenseOutputs(centres, regions, kernels, dense.features.float())
 
+    def load_published(self, path: Path) -> Sequence[str]:
+        """Load a `.pth` of the released code; a class-specific model alone can.
+
+        Its classes are in COCO's order, things and stuff, as those of `coco_entity_train`.
+        """
+        return load_renamed(self, path, RULES, class_layers=CLASS_LAYERS)
+
     # --- training ----------------------------------------------------------------
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms; zero entities give a finite loss."""
         outputs = self._outputs(batch.images)
-        cells = batch.ids[:, _STRIDE // 2 :: _STRIDE, _STRIDE // 2 :: _STRIDE]
-        terms = self._thing_losses(outputs, batch, cells)
+        terms = self._thing_losses(outputs, batch)
         if self.stuff_generator is not None:
-            terms |= self._stuff_losses(self.stuff_generator, outputs, batch, cells)
+            terms |= self._stuff_losses(self.stuff_generator, outputs, batch)
         return terms
 
-    def _thing_losses(
-        self, outputs: DenseOutputs, batch: Batch, cells: Tensor
-    ) -> dict[str, Tensor]:
+    def _thing_losses(self, outputs: DenseOutputs, batch: Batch) -> dict[str, Tensor]:
         config = self.config.training
         channel = self._channel_of[batch.labels]
         regions = measure(batch.ids, batch.num_slots)
         member = suits(regions, self.strides, self.config.head.sizes) & (channel >= 0)[:, None]
         channel = channel.clamp(min=0)
-        masks = shares(cells, batch.num_slots)
-        loss, scores, places = torch.zeros((), device=cells.device), [], []
+        masks = shares(batch.ids, batch.num_slots)
+        loss, scores, places = torch.zeros((), device=masks.device), [], []
         first = 0
         for level, logits in enumerate(outputs.centres):
             shape = (logits.shape[2], logits.shape[3])
@@ -191,16 +202,16 @@ class PanopticFCN(BaselineModel):
         found = _apply(kernels.flatten(1, 2), features).sigmoid().unflatten(1, kernels.shape[1:3])
         number = chosen.index % masks.shape[1]
         wanted = number[..., None, None].expand(-1, -1, *masks.shape[2:])
-        return dice_loss(found, masks.gather(1, wanted)[:, :, None])
+        return dice_losses(found, masks.gather(1, wanted)[:, :, None])
 
     def _stuff_losses(
-        self, generator: nn.Module, outputs: DenseOutputs, batch: Batch, cells: Tensor
+        self, generator: nn.Module, outputs: DenseOutputs, batch: Batch
     ) -> dict[str, Tensor]:
         config = self.config.training
         table = nn.functional.pad(self._region_of[batch.labels] + 1, (1, 0))  # 0 stays void
-        classes = table.gather(1, cells.flatten(1)).reshape(cells.shape)
+        classes = table.gather(1, batch.ids.flatten(1)).reshape(batch.ids.shape)
         masks = shares(classes, self.num_regions)
-        loss, kernels, member = torch.zeros((), device=cells.device), [], []
+        loss, kernels, member = torch.zeros((), device=masks.device), [], []
         for logits, values in zip(outputs.regions, outputs.kernels, strict=True):
             target = region_map(masks, (logits.shape[2], logits.shape[3]))
             loss = loss + focal_sum(logits, target) / target[0, 0].numel()
@@ -209,7 +220,7 @@ class PanopticFCN(BaselineModel):
         chosen = choose(torch.cat(member, 1), batch.seeds, config.per_image)
         picked = generator(chosen.pick(torch.cat(kernels, 1)))[:, :, None]
         dice = self._dice(outputs.features, picked, chosen, masks)[:, :, 0] * chosen.valid
-        images = torch.tensor(len(cells), device=cells.device)
+        images = torch.tensor(len(masks), device=masks.device)
         counts = _counts(images, chosen.valid.sum())
         return {
             "regions": config.position_weight * share(loss, counts[0]),
@@ -240,6 +251,7 @@ class PanopticFCN(BaselineModel):
             labels.gather(1, order),
             masks,
             _STRIDE,
+            _OFFSET,
         )
 
     def _things(self, outputs: DenseOutputs) -> Found:
@@ -275,20 +287,20 @@ def _counts(*values: Tensor) -> Tensor:
     return global_sum(torch.stack([v.float() for v in values])).clamp(min=1)
 
 
-def _channels(classes: Classes) -> tuple[Tensor, Tensor]:
+def _channels(classes: Classes) -> tuple[list[int], list[int]]:
     """Return the channel of the centre and of the region map of each class.
 
     Stuff has no centre, and -1 for it. All things share region 0; without stuff every class has
     it, and there is no region map.
     """
     if not classes:
-        return torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
-    things = torch.tensor(classes.things)
-    if not things.any():
+        return [0], [0]
+    if not any(classes.things):
         msg = "a class-specific PanopticFCN needs classes of things, and there is none"
         raise FormatError(msg, where=f"{len(classes.names)} classes", hint="`--classes agnostic`")
-    centre = torch.where(things, things.cumsum(0) - 1, -1)
-    return centre, torch.where(things, 0, (~things).cumsum(0))
+    things, stuff = count(), count(1)
+    centre = [next(things) if thing else -1 for thing in classes.things]
+    return centre, [0 if thing else next(stuff) for thing in classes.things]
 
 
 def _build(config: PanopticFCNConfig, classes: Classes) -> PanopticFCN:

@@ -18,6 +18,7 @@ _DEVIATIONS = 3  # of the Gaussian, in its diameter
 _NARROW = 4  # a level's greatest size over its least
 _GUIDED = 0.1  # least share of an entity in a cell that learns its mask
 _REGION = 0.5  # least share of a class in a cell that is its region
+_SMALL = 1e-8
 
 
 def suits(regions: Regions, strides: Sequence[int], sizes: float) -> Tensor:
@@ -97,9 +98,32 @@ def _bump(centre: Tensor, radius: Tensor, length: int) -> Tensor:
 
 
 def shares(numbers: Tensor, count: int) -> Tensor:
-    """Return the `(B, count, h, w)` float32 masks of numbers 1…count in a `(B, h, w)` map."""
+    """Return the masks of the numbers of a map at stride 4.
+
+    They are read bilinearly in the middle of each 4×4 pixels, as the released code does.
+
+    Args:
+        numbers: `(B, H, W)` int64; sides are multiples of 4.
+        count: Masks are made of 1…count.
+
+    Returns:
+        `(B, count, H/4, W/4)` float32: 0, ¼, ½, ¾ or 1.
+    """
     wanted = torch.arange(1, count + 1, device=numbers.device)[:, None, None]
-    return (numbers[:, None] == wanted).float()
+    middle = [numbers[:, None, y::4, x::4] == wanted for y in (1, 2) for x in (1, 2)]
+    return torch.stack(middle).float().mean(0)
+
+
+def dice_losses(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """Return 1 - Dice over the last two dimensions; both empty is a loss of 1.
+
+    Args:
+        probabilities: `(..., h, w)` in [0, 1].
+        targets: `(..., h, w)` in [0, 1].
+    """
+    shared = (probabilities * targets).sum((-2, -1))
+    total = (probabilities**2).sum((-2, -1)) + (targets**2).sum((-2, -1))
+    return 1 - 2 * shared / total.clamp(min=_SMALL)
 
 
 def best_places(
@@ -109,7 +133,7 @@ def best_places(
 
     Args:
         logits: `(B, C, h, w)` of the centre map.
-        masks: `(B, G, H, W)` true masks, of any size.
+        masks: `(B, G, H, W)` true masks.
         channel: `(B, G)` int64 channel of each entity.
         count: Places.
 
