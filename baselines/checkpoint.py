@@ -121,7 +121,7 @@ def load_model(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Ba
     """
     card = read_card(path)
     kind = family(card.family)
-    table = {key: dict(value) for key, value in card.config.items()}
+    table = {k: dict(v) if isinstance(v, dict) else v for k, v in card.config.items()}
     table.get("backbone", {})["weights"] = ""  # they are in the checkpoint
     if "pretrained" in table.get("backbone", {}):
         table["backbone"]["pretrained"] = False
