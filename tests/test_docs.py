@@ -11,11 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
 import entitybench.converters
+from entitybench.cli import entitybench as program
 from entitybench.cli import main
 from entitybench.converters import convert
 from entitybench.converters.worlds import make_world
@@ -164,3 +166,61 @@ def test_the_readme_links_to_files_that_are_there() -> None:
     for guide in GUIDES:
         for target in re.findall(r"\]\(([^)#:]+)\)", guide.read_text(encoding="utf-8")):
             assert (guide.parent / target).exists(), f"{guide.name} links to {target}"
+
+
+def verbs(group: click.Group, path: str = "entitybench") -> Iterator[tuple[str, click.Command]]:
+    """Yield each command as it is typed."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from verbs(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+VERBS = dict(verbs(program))
+
+
+def test_every_verb_is_shown_somewhere() -> None:
+    texts = "\n".join(guide.read_text(encoding="utf-8") for guide in GUIDES)
+    assert [verb for verb in VERBS if not re.search(rf"{verb}\b", texts)] == []
+
+
+def test_the_readme_or_a_guide_links_to_every_guide() -> None:
+    links = {
+        (guide.parent / target).resolve()
+        for guide in GUIDES
+        for target in re.findall(r"\]\(([^)#:]+)\)", guide.read_text(encoding="utf-8"))
+    }
+    assert [guide.name for guide in GUIDES[1:] if guide not in links] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_explained(verb: str) -> None:
+    command = VERBS[verb]
+    assert command.help or command.short_help
+    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
+    assert options
+    assert [option.opts for option in options if not option.help] == []
+
+
+OTHERS = (  # options of other programs, and of our benchmarks
+    *("--array", "--cpus-per-task", "--dependency", "--gres", "--nodes", "--requeue", "--time"),
+    *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),
+    *("--multi_gpu", "--num_processes", "--nworkers", "--convert-to-rle", "--seconds"),
+)
+
+
+def test_options_that_guides_name_are_there() -> None:
+    """A renamed option would live on in prose."""
+    params = [param for command in VERBS.values() for param in command.params]
+    known = {name for param in params for name in (*param.opts, *param.secondary_opts)}
+    named = {
+        (option, guide.name)
+        for guide in GUIDES
+        for option in re.findall(r"(?<![\w-])--[a-z][\w-]+", guide.read_text(encoding="utf-8"))
+    }
+    strange = {pair for pair in named if pair[0] not in {"--help", "--version", *known, *OTHERS}}
+    assert strange == set()

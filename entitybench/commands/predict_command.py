@@ -55,7 +55,13 @@ if TYPE_CHECKING:
     "--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at once."
 )
 @click.option("--panels/--no-panels", default=True, show_default=True, help="Draw photographs.")
-@click.option("--device", type=click.Choice(["cpu", "best"]), default="best", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "best"]),
+    default="best",
+    show_default=True,
+    help="`best` is a GPU where there is one.",
+)
 @data_option
 @jobs_option
 @overwrite_option

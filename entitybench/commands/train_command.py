@@ -57,8 +57,20 @@ if TYPE_CHECKING:
 )
 @click.option("--steps", type=click.IntRange(0), help="Steps, instead of the configuration's.")
 @click.option("--epochs", type=click.FloatRange(0), help="Epochs, instead of steps.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--device", type=click.Choice(["cpu", "best"]), default="best", show_default=True)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Of weights and of the order of images.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "best"]),
+    default="best",
+    show_default=True,
+    help="`best` is a GPU where there is one.",
+)
 @data_option
 @jobs_option
 @overwrite_option

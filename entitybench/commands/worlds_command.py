@@ -20,11 +20,16 @@ def command() -> None:
 
 @command.command("make")
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--world", type=click.Choice(["coco", "ade20k", "cityscapes"]), required=True)
+@click.option(
+    "--world",
+    type=click.Choice(["coco", "ade20k", "cityscapes"]),
+    required=True,
+    help="Which world, and in whose files.",
+)
 @click.option("--train", type=click.IntRange(0), default=400, show_default=True, help="Scenes.")
 @click.option("--val", type=click.IntRange(0), default=100, show_default=True, help="Scenes.")
 @click.option("--size", type=click.IntRange(32), default=128, show_default=True, help="In pixels.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the scenes.")
 @click.option("--archives", is_flag=True, help="Write the release as archives, not as folders.")
 @jobs_option
 @json_option
@@ -83,7 +88,7 @@ def make(
 @command.command("sheet")
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--size", type=click.IntRange(32), default=176, show_default=True, help="In pixels.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the scenes.")
 def sheet(out: Path, size: int, seed: int) -> int:
     """Draw scenes of all three worlds, each beside its true entity map, into the file OUT."""
     from entitybench.converters.worlds.sheet import contact_sheet
