@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from entitybench import __version__
 from entitybench.candidates import Candidates, Resolution, resolve
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import EntitySet, ImageRow, Model, Option
+from entitybench.entity_set import Category, EntitySet, ImageRow, Model, Option, Provenance
 from entitybench.entity_writer import EntityWriter, PreparedImage, prepare
 from entitybench.errors import MAX_EXAMPLES, FormatError, MissingDataError, OverlapError
 from entitybench.formats.detection import Format, ReadOptions, open_predictions
@@ -81,6 +81,7 @@ class _Task:
     row: ImageRow
     entry: Entry | None
     flattening: Flattening | None
+    classes: tuple[Provenance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,8 @@ def import_predictions(
 
     Args:
         path: The predictions.
-        truth: The ground truth whose images they predict; nothing else of it is used.
+        truth: The ground truth whose images they predict, and whose classes, where predictions
+            bear ids of classes without names; nothing else of it is used.
         out: The set to write: a folder, or a name ending in `.zip`.
         model: Name, training sets and threshold; its score rule is found here.
         choices: What shapes the set.
@@ -144,6 +146,7 @@ def import_predictions(
         split=truth.header.split,
         converter=f"entitybench import {__version__}",
         options=_options(truth, choices, shard),
+        categories=_categories(reader, truth),
         model=_described(model, reader, choices, shard),
         images=truth.photographs,
         overwrite=overwrite,
@@ -214,14 +217,33 @@ def _described(
     return Model(model.name, model.trained_on, model.url, ", ".join(parts), thresholded, resolved)
 
 
+def _categories(reader: Predictions, truth: EntitySet) -> tuple[Category, ...]:
+    """Return the classes of predictions that have some; ids without names are the truth's."""
+    return (reader.categories or truth.header.categories) if reader.labelled else ()
+
+
+def _classes(reader: Predictions, truth: EntitySet) -> dict[str, tuple[Provenance, ...]]:
+    """Return what is known of the class of each entity, image by image."""
+    isthing = {c.id: c.isthing for c in _categories(reader, truth)}
+    if not isthing:
+        return {}
+    return {
+        image_id: tuple(
+            Provenance(category_id=c, isthing=None if c is None else isthing.get(c)) for c in ids
+        )
+        for image_id, ids in reader.labels()
+    }
+
+
 def _tasks(
     reader: Predictions, truth: EntitySet, flattening: Flattening | None, left: set[str]
 ) -> Iterator[_Task]:
+    classes = _classes(reader, truth)
     for row in truth.rows():
         if row.id in left:
             there = row.id in reader.image_ids or reader.absent_means_empty
             entry = reader.entry(ImageSize(row.id, row.width, row.height)) if there else None
-            yield _Task(row, entry, flattening)
+            yield _Task(row, entry, flattening, classes.get(row.id, ()))
 
 
 def _work(task: _Task) -> Outcome:
@@ -229,7 +251,7 @@ def _work(task: _Task) -> Outcome:
     size = ImageSize(task.row.id, task.row.width, task.row.height)
     loaded = _empty(size) if task.entry is None else task.entry.load()
     if isinstance(loaded, ScoredMap):
-        return Outcome(_prepared(task.row, loaded.map, loaded.scores))
+        return Outcome(_prepared(task.row, loaded.map, loaded.scores, classes=task.classes))
     try:
         done = _resolved(loaded, task.flattening, size.id)
     except OverlapError as error:
@@ -249,9 +271,21 @@ def _empty(size: ImageSize) -> ScoredMap:
 
 
 def _prepared(
-    row: ImageRow, entity_map: EntityMap, scores: NDArray[np.float64], *, resolved: bool = False
+    row: ImageRow,
+    entity_map: EntityMap,
+    scores: NDArray[np.float64],
+    *,
+    resolved: bool = False,
+    classes: tuple[Provenance, ...] = (),
 ) -> PreparedImage:
-    return prepare(row.id, entity_map, scores, file_name=row.file_name, resolved=resolved)
+    return prepare(
+        row.id,
+        entity_map,
+        scores,
+        file_name=row.file_name,
+        entities=classes,
+        resolved=resolved,
+    )
 
 
 @dataclass(slots=True)

@@ -521,6 +521,48 @@ def test_panoptic_files_score_as_with_hotcoco(seed: int, tmp_path: Path) -> None
             assert ours == pytest.approx(reference[group][name], rel=1e-12), (group, name)
 
 
+@pytest.mark.parametrize("names", [False, True])
+def test_imported_panoptic_files_keep_their_classes(tmp_path: Path, names: bool) -> None:
+    """Through `import` the number is the same; without names the ids are the truth's."""
+    truth, found = random_files(tmp_path, 4)
+    direct = evaluate(found, str(truth)).result
+    table = json.loads(truth.read_text())
+    if names:
+        renumbered = json.loads(found.read_text())
+        renumbered["categories"] = [{**c, "id": c["id"] + 100} for c in table["categories"]]
+        for annotation in renumbered["annotations"]:
+            for segment in annotation["segments_info"]:
+                segment["category_id"] += 100
+        found.write_text(json.dumps(renumbered))
+    gt = converted(tmp_path / "x_val", truth)
+    out = tmp_path / "imported"
+    told("import", str(found), "--gt", str(gt), "--model", "mine", "--out", str(out), "--json")
+    done = evaluate(out, str(gt)).result
+    assert done.score("PQc") == direct.score("PQc")
+    assert len(done.prediction.classes) > 0
+
+
+def converted(path: Path, truth: Path) -> Path:
+    """Write panoptic files of ground truth as an entity set, without a converter."""
+    table = json.loads(truth.read_text())
+    with EntityWriter(path, kind="ground_truth", categories=CLASSES) as writer:
+        for annotation in table["annotations"]:
+            ids = np.array(Image.open(truth.with_suffix("") / annotation["file_name"]))[..., 0]
+            rows = sorted(annotation["segments_info"], key=lambda s: s["iscrowd"])
+            entities = [s for s in rows if not s["iscrowd"]]
+            crowds = [s for s in rows if s["iscrowd"]]
+            made = EntityMap.from_array(
+                ids, entities=[s["id"] for s in entities], crowds=[s["id"] for s in crowds]
+            )
+            writer.add(
+                str(annotation["image_id"]),
+                made,
+                entities=[Provenance(category_id=s["category_id"]) for s in entities],
+                crowds=[Provenance(category_id=s["category_id"]) for s in crowds],
+            )
+    return path
+
+
 def test_panopticapi_itself(tmp_path: Path) -> None:
     """Whoever has it installed gets the check for free."""
     evaluation = pytest.importorskip("panopticapi.evaluation")
