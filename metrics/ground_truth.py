@@ -244,6 +244,7 @@ class FileTruth(GroundTruth):
         self.place, self._path = str(path), path
         self.name = path.name.removesuffix(".gz").removesuffix(".json")
         self._coco: CocoTruth | None = None
+        self._is_panoptic = False
         self.content_hash = self._hash()
         self.ids = self._ids_of_cache() or self._careful.ids
 
@@ -251,10 +252,26 @@ class FileTruth(GroundTruth):
         """Hash the file, and the PNGs that belong to it."""
         text = MappedText.of(self._path).view
         digest = hashlib.sha256(text)
-        if text.find(b'"segments_info"') >= 0:
+        self._is_panoptic = text.find(b'"segments_info"') >= 0
+        if self._is_panoptic:
             for image in self._careful.images():
                 digest.update(b"" if isinstance(image, InstanceImage) else image.png.read_bytes())
         return digest.hexdigest()
+
+    def origins(self) -> Iterator[tuple[str, NDArray[np.int8]]]:
+        """Yield what panoptic JSON says, if its classes are of both kinds.
+
+        Instance JSON does not say, and is not read again for it. Where all classes are of one
+        kind, that is how class-agnostic files fill the field.
+        """
+        categories = self.categories() if self._is_panoptic else ()
+        if not {True, False} <= {c.isthing for c in categories}:
+            return
+        known = {True: THING, False: STUFF, None: UNKNOWN}
+        of_class = {c.id: known[c.isthing] for c in categories}
+        for image_id, entities, _ in self.labels():
+            found = [UNKNOWN if e is None else of_class.get(e, UNKNOWN) for e in entities]
+            yield image_id, np.array(found, dtype=np.int8)
 
     def categories(self) -> tuple[Category, ...]:
         """Return the classes of panoptic JSON."""

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from entitybench.cli import main
 from entitybench.entity_map import EntityMap
-from entitybench.entity_set import EntitySet
+from entitybench.entity_set import EntitySet, Provenance
 from entitybench.entity_writer import EntityWriter
 from entitybench.errors import FormatError, OverlapError
 from entitybench.metrics.benchmark import evaluate
@@ -63,6 +63,42 @@ def test_panoptic_json_scores_as_the_set_does(
     np.testing.assert_array_equal(
         scores(predictions, str(table)), scores(predictions, str(truth.path))
     )
+
+
+def test_panoptic_json_tells_things_from_stuff(
+    tmp_path: Path, truth: EntitySet, predictions: Path
+) -> None:
+    """As a set does that says the same; a file whose classes are all of things says nothing."""
+    out = tmp_path / "panoptic"
+    assert main(["export", "coco-panoptic", str(truth.path), "-o", str(out)]) == 0
+    (table,) = out.rglob("*.json")
+    assert "APthing" not in evaluate(predictions, str(table)).result.scores
+    content = json.loads(table.read_text())
+    content["categories"] = [
+        {"id": 1, "name": "dog", "isthing": 1},
+        {"id": 2, "name": "sky", "isthing": 0},
+        {"id": 3, "name": "odd"},
+    ]
+    kinds = {1: True, 2: False, 3: None}
+    said: dict[str, list[bool | None]] = {}
+    for annotation in content["annotations"]:
+        segments = annotation["segments_info"]
+        for place, segment in enumerate(segments):
+            segment["category_id"] = place % 3 + 1
+        entities = [s for s in segments if not s["iscrowd"]]
+        key = f"{annotation['image_id']:06}"
+        said[key] = [kinds[s["category_id"]] for s in entities]
+    table.write_text(json.dumps(content))
+    with EntityWriter(tmp_path / "said", kind="ground_truth") as writer:
+        for image in truth:
+            origins = [Provenance(isthing=kind) for kind in said[image.id]]
+            writer.add(image.id, image.map, entities=origins)
+    direct, by_set = (
+        evaluate(predictions, str(path)).result.scores for path in (table, tmp_path / "said")
+    )
+    for name in ("APthing", "APstuff", "ARthing", "ARstuff"):
+        assert direct[name] == by_set[name]
+    assert direct["ARthing"] != direct["ARstuff"]
 
 
 def two_images(**more: Any) -> dict[str, Any]:
