@@ -124,6 +124,7 @@ def ap_by_iou(axes: Axes, lines: Sequence[Line]) -> None:
     for line in lines:
         _plot(axes, line, IOU_THRESHOLDS, 100 * line.details.ap_by_iou)
     axes.set(xlim=(0.5, 0.95), ylim=(0, None), xlabel="IoU threshold", ylabel="AP")
+    axes.locator_params("y", nbins=6, integer=True)
     axes.set_title("AP by how exact a mask must be")
 
 
@@ -152,6 +153,7 @@ def counts(axes: Axes, lines: Sequence[Line]) -> None:
         _plot(axes, line, true, mean, marker="o")
     axes.plot([0, greatest], [0, greatest], color=_FAINT, linewidth=1, zorder=0)
     axes.set(xlim=(0, None), ylim=(0, None), xlabel="true entities", ylabel="predicted")
+    axes.locator_params(nbins=6, integer=True)  # "17.5" is no count, and too wide for the margin
     axes.set_title("Entities per image")
 
 

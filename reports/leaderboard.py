@@ -141,9 +141,15 @@ def remarks(run: Run, first: Run) -> list[str]:
             f"computed differently from the rest of its row ({', '.join(differing)}): "
             f"{run.result.signature.metric}"
         )
-    prediction = run.result.signature.prediction
-    if prediction != "scores:model|overlap:none":
-        said.append(f"predictions {prediction.replace('|', ', ')}")
+    prediction = run.result.prediction
+    if prediction.score_rule != "model":
+        said.append(f"scores are not the model's own: `{prediction.score_rule}`")
+    if prediction.resolved_images:
+        said.append(
+            f"masks overlapped, and were resolved, in {prediction.resolved_images:,} images"
+        )
+    if prediction.thresholded is not None:
+        said.append(f"scores below {prediction.thresholded:g} were dropped")
     return said
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
@@ -76,19 +76,40 @@ class Bench:
         return [(run, details, style) for run, details, style in together if details is not None]
 
 
+UNTRAINED = "not trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from.
+
+    Attributes:
+        tag: In a word or two, for the head of its column: `trained here`.
+        facts: What identifies it: seed, steps, hashes.
+        command: What makes it again; none where there is nothing to make.
+    """
+
+    tag: str
+    facts: tuple[str, ...] = ()
+    command: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
     """Everything on the page.
 
     Attributes:
         title: At its head.
+        about: A sentence or two below it.
         made: When.
         runs: As read, pooled ones included.
         warnings: What a reader must know before any number.
         repeat: Commands that make the numbers and the page again.
+        origins: By name of a model, where that is known.
     """
 
     title: str
+    about: str
     made: datetime
     runs: tuple[Run, ...]
     matrix: Matrix
@@ -100,6 +121,25 @@ class Content:
     galleries: tuple[Gallery, ...]
     warnings: tuple[str, ...]
     repeat: tuple[str, ...]
+    origins: Mapping[str, Origin]
+
+    @property
+    def tags(self) -> list[str]:
+        """Where the models of each column come from; empty where nobody knows."""
+        names = {(run.trained_on, run.method): run.name for run in self.runs}
+        origins = (self.origins.get(names[column]) for column in self.matrix.columns)
+        return ["" if origin is None else origin.tag for origin in origins]
+
+    @property
+    def num_tests(self) -> int:
+        """How many test sets there are, unions aside if they are of these."""
+        return len({name for bench in self.benches for name in bench.tested_on})
+
+    def training(self, trained_on: tuple[str, ...]) -> str:
+        """Name what the models of some columns were trained on."""
+        here = zip(self.matrix.columns, self.tags, strict=True)
+        tags = {tag for (training, _), tag in here if training == trained_on}
+        return "nothing" if tags == {UNTRAINED} else training_title(trained_on)
 
     @property
     def remarks(self) -> list[str]:
@@ -143,6 +183,7 @@ def render(content: Content) -> str:
         "training_title": training_title,
         "code": code,
         "percent": percent,
+        "direction": direction,
         "zip": zip,
     }
     template = environment.from_string(_text("page.html"))
@@ -186,6 +227,16 @@ def signed(value: float | None) -> str:
         return DASH
     text = f"{value:+.1f}"
     return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "\N{MINUS SIGN}")
+
+
+def direction(difference: float) -> str:
+    """Return the class that colours a difference in points; none for what is shown as 0.0.
+
+    >>> direction(0.3), direction(-0.3), direction(0.04)
+    ('gain', 'loss', '')
+    """
+    tenths = round(difference, 1)
+    return "gain" if tenths > 0 else "loss" if tenths < 0 else ""
 
 
 def percent(part: float, whole: float) -> str:

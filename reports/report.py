@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from entitybench.errors import ConflictError
+from entitybench.photographs import GENERATED
+from entitybench.registry import known_sets, open_entity_set
 from entitybench.reports.certainty import Samples, differences, intervals_of, samples_of
 from entitybench.reports.comparison import compare, impostors
 from entitybench.reports.details import Details
@@ -15,7 +17,7 @@ from entitybench.reports.examples import PER_GROUP, Gallery, gallery, within_bud
 from entitybench.reports.exports import to_csv, to_json, to_latex, to_markdown
 from entitybench.reports.figures import PANELS, Line, draw, inline, stand_alone, styles
 from entitybench.reports.leaderboard import Matrix, generalisation, joint_gains, leaderboard
-from entitybench.reports.page import Bench, Content, Drawing, render
+from entitybench.reports.page import Bench, Content, Drawing, Origin, render
 from entitybench.reports.published import published
 from entitybench.reports.results import (
     Run,
@@ -57,20 +59,24 @@ class Options:
 
     Attributes:
         title: At the head of the page.
+        about: A sentence or two below it.
         data: Where truth is looked up by name; with `preds` needed for pictures.
         preds: `PREDS/<model>/<ground truth>` holds predictions.
         pictures: Whether to show images.
         allow_mixed: Whether numbers that were computed differently may share a row, with a
             footnote.
         resamples: Of the bootstrap behind intervals and differences; 0 for none.
+        origins: By name of a model, where it comes from.
     """
 
     title: str = "Entity segmentation, across datasets"
+    about: str = ""
     data: Path = Path("data")
     preds: Path = Path("preds")
     pictures: bool = True
     allow_mixed: bool = False
     resamples: int = 1000
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
 def load(folder: Path, *, allow_mixed: bool) -> list[Run]:
@@ -109,6 +115,7 @@ def write_report(results: Path, out: Path, options: Options) -> Report:
     benches = [_bench(matrix, row, runs, samples) for row in range(len(matrix.rows))]
     content = Content(
         title=options.title,
+        about=options.about,
         made=time_stamp(0)[0],
         runs=tuple(runs),
         matrix=matrix,
@@ -118,8 +125,9 @@ def write_report(results: Path, out: Path, options: Options) -> Report:
         published=paper,
         benches=tuple(benches),
         galleries=(),
-        warnings=tuple(_warnings(runs)),
+        warnings=tuple(_warnings(runs, options.data)),
         repeat=tuple(_commands(runs, results)),
+        origins=options.origins,
     )
     page = _page(content, options)
     files = {
@@ -207,16 +215,32 @@ def _galleries(benches: Sequence[Bench], options: Options) -> Iterator[Gallery]:
                 break
 
 
-def _warnings(runs: Sequence[Run]) -> list[str]:
-    said = [
+def _warnings(runs: Sequence[Run], data: Path) -> list[str]:
+    drawn = _generated(runs, data)
+    names = ", ".join(f"`{name}`" for name in drawn)
+    more = "they compare with each other, and with nothing that was published"
+    said = [f"numbers on generated worlds ({names}): {more}"] if drawn else []
+    said += [
         f"{text}: its numbers are not those of the published split"
-        for text in impostors(runs, published())
+        for text in impostors([r for r in runs if r.ground_truth not in drawn], published())
     ]
     seen = sorted({run.name for run in runs if run.saw_the_test})
     if seen:
         names = ", ".join(f"`{name}`" for name in seen)
         said.append(f"trained on images that they are tested on, marked †: {names}")
     return said
+
+
+def _generated(runs: Sequence[Run], data: Path) -> list[str]:
+    """Return the test sets that entitybench drew itself, as far as their headers are at hand."""
+    known = known_sets(data)
+    hashes = {run.ground_truth: run.result.ground_truth.sha256 for run in runs}
+    headers = {n: open_entity_set(known[n]).header for n in sorted(hashes) if n in known}
+    return [
+        name
+        for name, header in headers.items()
+        if header.licence == GENERATED and header.content_hash == hashes[name]
+    ]
 
 
 def _commands(runs: Sequence[Run], results: Path) -> Iterator[str]:

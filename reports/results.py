@@ -14,6 +14,7 @@ from entitybench.metrics.breakdown import further_scores
 from entitybench.metrics.evaluation import Evaluation
 from entitybench.metrics.records import MatchRecords
 from entitybench.result import GroundTruthInfo, Result, Signatures, points_of, read_result
+from entitybench.signature import MetricSignature
 
 RECORDS_SUFFIX = ".matches.npz"
 UNSTATED = "not stated"
@@ -83,7 +84,11 @@ class Run:
 
 
 def read_runs(folder: Path) -> list[Run]:
-    """Read every result file below a folder, in order of path.
+    """Read every result file below a folder, in order of path; or one file.
+
+    Below a folder, results on a subset of a test set (`eval --subset`), on a part of it
+    (`eval --shard`) or of another measure (`eval --boundary`) are left out: models are compared
+    on the whole.
 
     Raises:
         MissingDataError: There is none.
@@ -91,7 +96,12 @@ def read_runs(folder: Path) -> list[Run]:
         ConflictError: Two files hold the same model on the same ground truth.
     """
     paths = [folder] if folder.is_file() else sorted(folder.rglob("*.json"))
-    runs = [Run(read_result(path), path) for path in paths]
+    found = [Run(read_result(path), path) for path in paths]
+    runs = [run for run in found if folder.is_file() or _is_whole(run.result.metric)]
+    if found and not runs:
+        msg = f"`{folder}` holds only results on subsets or parts of test sets"
+        hint = "`entitybench merge` joins parts; the file of one subset can be given by itself"
+        raise MissingDataError(msg, where=[str(run.path) for run in found], hint=hint)
     if not runs:
         msg = f"no result files in `{folder}`"
         hint = "`entitybench eval` writes them, to `results/` unless told otherwise"
@@ -105,6 +115,10 @@ def read_runs(folder: Path) -> list[Run]:
             raise ConflictError(msg, where=[str(seen[key].path), str(run.path)], hint=hint)
         seen[key] = run
     return runs
+
+
+def _is_whole(metric: MetricSignature) -> bool:
+    return not (metric.subset or metric.boundary)
 
 
 def completed(run: Run) -> Run:
@@ -237,9 +251,15 @@ def training_title(trained_on: Sequence[str]) -> str:
 
 
 def test_title(tested_on: Sequence[str]) -> str:
-    """Name a test set or a union.
+    """Name a test set or a union; a split that all share is said once.
 
     >>> test_title(["ade20k_entity_val", "coco_entity_val"])
-    'ADE20K val + COCO val'
+    'ADE20K + COCO val'
+    >>> test_title(["coco_entity_train", "coco_entity_val"])
+    'COCO train + COCO val'
     """
-    return " + ".join(map(title_of, tested_on))
+    titles = [title_of(name) for name in tested_on]
+    splits = {title.partition(" ")[2] for title in titles}
+    if len(splits) == 1 and "" not in splits:
+        titles = [title.partition(" ")[0] for title in titles[:-1]] + titles[-1:]
+    return " + ".join(titles)

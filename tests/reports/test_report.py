@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from click.testing import CliRunner
 from pytest_regressions.file_regression import FileRegressionFixture
 
 from entitybench.commands.report_command import command
-from entitybench.errors import ConflictError
+from entitybench.errors import ConflictError, MissingDataError
 from entitybench.metrics.benchmark import evaluate
+from entitybench.photographs import GENERATED
 from entitybench.reports.examples import choose
+from entitybench.reports.page import UNTRAINED, Origin
 from entitybench.reports.report import LARGEST_PAGE, Options, load, write_report
-from tests.reports.conftest import STAND_INS, TESTS, Bench
+from entitybench.signature import MetricSignature
+from tests.reports.conftest import COCO, STAND_INS, TESTS, Bench
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -149,6 +153,52 @@ def test_the_pooled_union_is_what_eval_finds(bench: Bench) -> None:
     )
     assert pooled.result.scores == done.result.scores
     assert done.result.signature == pooled.result.signature
+
+
+def test_parts_subsets_and_boundaries_are_no_results(bench: Bench, tmp_path: Path) -> None:
+    whole = bench.results / "stand-in-floor" / "coco_entity_val.json"
+    folder = tmp_path / "results"
+    folder.mkdir()
+    told = json.loads(whole.read_text())
+    names = []
+    for extra in ("subset:part-1-of-2", "subset:night@0011aabb", "boundary:0.02"):
+        key, _, value = extra.partition(":")
+        metric = replace(MetricSignature.parse(told["signature"]["metric"]), **{key: value})
+        names.append(folder / f"{key}-{value[:4]}.json")
+        names[-1].write_text(
+            json.dumps(told | {"signature": told["signature"] | {"metric": str(metric)}})
+        )
+    with pytest.raises(MissingDataError, match="only results on subsets or parts"):
+        load(folder, allow_mixed=False)
+    assert [run.path for run in load(names[1], allow_mixed=False)] == [names[1]]  # asked for
+    shutil.copy(whole, folder / "whole.json")
+    assert [run.path.name for run in load(folder, allow_mixed=False)] == ["whole.json"]
+
+
+def test_the_page_tells_where_models_come_from(bench: Bench, tmp_path: Path) -> None:
+    name = f"stand-in-a@{COCO}"
+    origins = {
+        name: Origin("trained here", ("seed 7", "weights sha256 0011"), "entitybench train --on x"),
+        "stand-in-floor": Origin(UNTRAINED),
+    }
+    options = Options(data=bench.data, preds=bench.preds, resamples=0, origins=origins)
+    text = write_report(bench.results, tmp_path / "r", options).page.read_text(encoding="utf-8")
+    assert text.count("<small>trained here</small>") == 1
+    assert 'colspan="1" scope="colgroup" title="">nothing</th>' in text
+    assert "<code>entitybench train --on x</code>" in text
+    assert '<small class="fact">seed 7</small>' in text
+
+
+def test_generated_worlds_are_named_as_such_and_free(page: Path, bench: Bench) -> None:
+    text = page.read_text(encoding="utf-8")
+    (warning,) = re.findall(r"<li>(numbers on generated.*)</li>", text)
+    assert all(f"<code>{test}</code>" in warning for test in TESTS)
+    assert "not those of the published split" not in text
+    assert text.count(f"Images: {GENERATED}.</small>") == 2
+    assert "before you pass the page on" not in text
+    # without the sets at hand nobody can tell, and the number of images gives them away
+    done = write_report(bench.results, page.parent.parent / "bare", Options(resamples=0))
+    assert "not those of the published split" in done.page.read_text(encoding="utf-8")
 
 
 def test_pictures_may_be_left_out(bench: Bench, tmp_path: Path) -> None:
