@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from entitybench.errors import FormatError, MissingDataError
 
 FORMAT = "entitybench-checkpoint/1"
 CHECKPOINT, FINAL = "checkpoint.safetensors", "model.safetensors"
+SHIPPED = Path(str(files("entitybench.baselines"))) / "checkpoints"
 _MODEL, _OPTIMISER = "model.", "optimiser."
 
 
@@ -94,8 +96,13 @@ def read_card(path: Path) -> Card:
     return card
 
 
+def shipped_checkpoints() -> dict[str, Path]:
+    """Return the checkpoints that come with entitybench, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint at a path: a file, or the finished or latest one of a run's folder.
+    """Return a checkpoint: a file, the finished or latest one of a run's folder, or a shipped one.
 
     Raises:
         MissingDataError: There is none.
@@ -105,8 +112,12 @@ def find_checkpoint(path: Path) -> Path:
     for name in (FINAL, CHECKPOINT):
         if (path / name).is_file():
             return path / name
+    shipped = shipped_checkpoints()
+    if str(path) in shipped:
+        return shipped[str(path)]
     msg = f"no checkpoint in `{path}`"
-    raise MissingDataError(msg, hint="`entitybench train` writes one")
+    hint = f"`entitybench train` writes one; with entitybench come: {', '.join(shipped)}"
+    raise MissingDataError(msg, hint=hint)
 
 
 def load_model(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[BaselineModel, Card]:

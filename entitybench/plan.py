@@ -42,7 +42,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One row of methods: a model to train, one that needs none, or other people's truth.
+    """One row of methods: a model to train, a trained one, one without training, or other truth.
 
     Attributes:
         name: As the leaderboard shows it.
@@ -53,6 +53,8 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         epochs: Instead of steps.
         predict: Changes at prediction, `key=value`.
         classical: Name of a method without training, as `predict --model` takes it.
+        checkpoint: A model that is trained already: a checkpoint that comes with entitybench, or
+            the path of one.
         truth: Test set → the entity set that is scored as if it were predictions.
         train_on: Training sets, instead of the plan's.
         test_on: Test sets, instead of the plan's.
@@ -68,6 +70,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     epochs: float | None = None
     predict: tuple[str, ...] = ()
     classical: str = ""
+    checkpoint: str = ""
     truth: dict[SetName, SetName] = {}
     train_on: tuple[SetName, ...] | None = None
     test_on: tuple[SetName, ...] | None = None
@@ -136,9 +139,9 @@ def read_plan(text: str, place: str) -> Plan:
         msg = f"not a plan: {error}"
         raise FormatError(msg, where=place) from error
     for method in plan.methods:
-        ways = [bool(method.config), bool(method.classical), bool(method.truth)]
-        if sum(ways) != 1:
-            msg = f"method `{method.name}` needs one of `config`, `classical` and `truth`"
+        if sum(map(bool, (method.config, method.classical, method.checkpoint, method.truth))) != 1:
+            ways = "`config`, `classical`, `checkpoint` and `truth`"
+            msg = f"method `{method.name}` needs one of {ways}"
             raise FormatError(msg, where=place)
         if method.config and not (plan.train_on if method.train_on is None else method.train_on):
             msg = f"method `{method.name}` is to be trained, on nothing"
@@ -187,6 +190,7 @@ class Step:
         output: What is there once it is done.
         needs: Ids of the steps before it.
         reads: Entity sets that it reads.
+        weights: A checkpoint that it reads and no step made.
         minutes: What the plan says it takes.
     """
 
@@ -196,6 +200,7 @@ class Step:
     output: Path
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    weights: Path | None = None
     minutes: float | None = None
 
     def command(self, place: Place) -> list[str]:
@@ -214,6 +219,8 @@ def steps_of(plan: Plan, place: Place) -> list[Step]:
             steps += _truth_steps(plan, method, place, made)
         elif method.classical:
             steps += _tests(plan, method, method.name, method.classical, made, place)
+        elif method.checkpoint:
+            steps += _checkpoint_steps(plan, method, place, made)
         else:
             steps += _training_steps(plan, method, place, made)
     return steps
@@ -265,7 +272,7 @@ def _training_steps(
                 folder / "model.safetensors",
                 made,
                 tuple(training.split("+")),
-                method.minutes,
+                minutes=method.minutes,
             )
             yield train
             yield from _tests(plan, method, name, str(folder), (train.id,), place)
@@ -291,6 +298,16 @@ def _tests(
         )
         yield predict
         yield _evaluation(plan, name, test, str(folder), (predict.id,), place)
+
+
+def _checkpoint_steps(
+    plan: Plan, method: Method, place: Place, made: tuple[str, ...]
+) -> Iterator[Step]:
+    shipped = files("entitybench.baselines").joinpath("checkpoints", method.checkpoint)
+    path = Path(str(shipped) + ".safetensors")
+    weights = path if path.is_file() else Path(method.checkpoint)
+    for step in _tests(plan, method, method.name, method.checkpoint, made, place):
+        yield replace(step, weights=weights) if step.kind == "predict" else step
 
 
 def _truth_steps(plan: Plan, method: Method, place: Place, made: tuple[str, ...]) -> Iterator[Step]:
@@ -397,7 +414,7 @@ def fingerprint_of(step: Step, place: Place, before: Mapping[str, str]) -> str:
         before: Fingerprints of the steps that it needs.
 
     Raises:
-        MissingDataError: It reads a set that is not there.
+        MissingDataError: It reads a set or a checkpoint that is not there.
     """
     known = known_sets(place.data)
     absent = [name for name in step.reads if name not in known]
@@ -406,8 +423,16 @@ def fingerprint_of(step: Step, place: Place, before: Mapping[str, str]) -> str:
         raise MissingDataError(msg, hint=f"`entitybench convert {absent[0].partition('_')[0]}`")
     sets = [open_entity_set(known[name]).header.content_hash for name in step.reads]
     needed = [before[name] for name in step.needs]
-    text = json.dumps([step.arguments, needed, sets])
+    weights = [] if step.weights is None else [_digest(step.weights)]
+    text = json.dumps([step.arguments, needed, sets, *weights])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _digest(weights: Path) -> str:
+    if not weights.is_file():
+        msg = f"no checkpoint `{weights}`"
+        raise MissingDataError(msg, hint="`checkpoint` is a shipped one's name, or a file")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def _stamp_path(step: Step, place: Place) -> Path:

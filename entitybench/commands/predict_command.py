@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     "--model",
     type=click.Path(path_type=Path),
     required=True,
-    help="A run's folder, a checkpoint, or felzenszwalb, slic or watershed.",
+    help="A run's folder, a checkpoint, tiny-worlds (comes with entitybench), or felzenszwalb, slic "
+    "or watershed.",
 )
 @click.option("--on", help="Whose images: a set's name or path, or `a+b`.")
 @click.option("--images", help="A folder of photographs; or with --on, where those of the set are.")

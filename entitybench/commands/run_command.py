@@ -7,12 +7,14 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from entitybench.commands.console import (
+    duration,
     emit,
     jobs_option,
     json_option,
@@ -62,7 +64,8 @@ def command(
 ) -> int:
     r"""Run a plan: train, predict and score methods × training sets × test sets × seeds.
 
-    PLAN is a TOML file, or one of: bsds500, demo, paper-coco-ade20k, worlds-cpu, worlds-gpu.
+    PLAN is a TOML file, or one of: bsds500, demo, demo-short, paper-coco-ade20k, tiny-worlds,
+    worlds-cpu, worlds-gpu.
     Every step is a command that you could type yourself; `--dry-run` shows them. What is done is
     skipped, so the same command resumes. A step that fails stops only those that need it.
 
@@ -71,23 +74,55 @@ def command(
       entitybench run worlds-cpu
       entitybench run my-plan.toml --out runs/mine --data data/
     """
-    from entitybench.plan import Place, load_plan, run_plan, steps_of
+    from entitybench.plan import Place, load_plan, steps_of
 
     plan = load_plan(plan_name)
     folder = out or Path(Path(plan_name).stem)
     own_data = folder / "data" if plan.worlds else Path("data")
     place = Place(folder, data or own_data, jobs, overwrite)
-    steps = steps_of(plan, place)
     if dry_run:
-        _show(steps, place, as_json=as_json)
+        _show(steps_of(plan, place), place, as_json=as_json)
         return 0
+    outcomes, page = run_to_page(plan, place, report=not no_report, quiet=quiet)
+    return finish(outcomes, place, page, as_json=as_json, quiet=quiet)
+
+
+def run_to_page(
+    plan: Plan, place: Place, *, report: bool = True, quiet: bool
+) -> tuple[list[Outcome], Path | None]:
+    """Run every step of a plan and make its page.
+
+    Returns:
+        What became of each step, and the page; None where there is none.
+
+    Raises:
+        MissingDataError: The plan trains or runs models, and PyTorch is not installed.
+    """
+    from entitybench.commands.plan_report import write_page
+    from entitybench.plan import run_plan, steps_of
+
+    _check_installed(plan)
+    steps = steps_of(plan, place)
     outcomes = []
     with _Bar(len(steps), quiet=quiet) as bar:
         for outcome in run_plan(steps, place, bar.running(execute)):
             bar.tell(outcome)
             outcomes.append(outcome)
-    page = None if no_report else _report(plan, place, quiet=quiet)
-    return _finish(outcomes, place, page, as_json=as_json, quiet=quiet)
+    page = write_page(plan, place, outcomes) if report else None
+    if page is not None:
+        say(f"wrote {page}", quiet=quiet)
+    return outcomes, page
+
+
+def _check_installed(plan: Plan) -> None:
+    """Refuse at once what would fail step by step."""
+    from entitybench.errors import MissingDataError
+
+    wanted = ("torch", "safetensors", "accelerate", "transformers")
+    absent = [name for name in wanted if find_spec(name) is None]
+    if absent and any(method.config or method.checkpoint for method in plan.methods):
+        msg = f"this trains and runs models, and `{absent[0]}` is not installed"
+        raise MissingDataError(msg, hint='`pip install "entitybench[models]"`')
 
 
 def execute(arguments: Sequence[str]) -> None:
@@ -143,17 +178,6 @@ def _takes(ahead: Forecast) -> str:
     return "?" if ahead.seconds is None else duration(ahead.seconds)
 
 
-def duration(seconds: float) -> str:
-    """Say how long something takes.
-
-    >>> duration(42), duration(90), duration(7300)
-    ('42 s', '2 min', '2.0 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 class _Bar:
     """One line for the whole plan: which step, how many are left; and a line per failure."""
 
@@ -194,23 +218,10 @@ class _Bar:
             self._bar.write(line, file=sys.stderr)
 
 
-def _report(plan: Plan, place: Place, *, quiet: bool) -> Path | None:
-    """Make the page of what there is; None where nothing was scored."""
-    from entitybench.reports.report import Options, write_report
-
-    if not place.results.exists():
-        return None
-    options = Options(
-        title=plan.title, data=place.data, preds=place.preds, resamples=plan.resamples
-    )
-    done = write_report(place.results, place.out / "report", options)
-    say(f"wrote {done.page}", quiet=quiet)
-    return done.page
-
-
-def _finish(
+def finish(
     outcomes: Sequence[Outcome], place: Place, page: Path | None, *, as_json: bool, quiet: bool
 ) -> int:
+    """Tell what became of a plan and return the exit code."""
     counts = {
         state: sum(o.state == state for o in outcomes)
         for state in ("made", "done", "failed", "skipped")

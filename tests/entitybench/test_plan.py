@@ -1,14 +1,18 @@
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from entitybench.commands import run_command
+from entitybench.baselines.checkpoint import shipped_checkpoints
+from entitybench.baselines.shipping import LARGEST
+from entitybench.commands import demo_command, report_command, run_command
 from entitybench.entity_map import EntityMap
 from entitybench.entity_writer import EntityWriter
-from entitybench.errors import EntityBenchError, FormatError, UnknownNameError
+from entitybench.errors import EntityBenchError, FormatError, MissingDataError, UnknownNameError
 from entitybench.plan import (
     Place,
     Step,
@@ -121,6 +125,35 @@ def test_worlds_come_first_and_everything_needs_them(tmp_path: Path) -> None:
     assert all(first & set(step.needs) or step.kind in {"predict", "eval"} for step in steps[1:])
 
 
+def test_a_checkpoint_is_predicted_anew_when_its_bytes_change(place: Place, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"one")
+    text = TEXT.replace('classical = "slic"', f'checkpoint = "{weights}"')
+    steps = steps_of(read_plan(text, "p"), place)
+    predict = next(step for step in steps if step.id == "predict-floor-x_entity_val")
+    assert predict.arguments[:3] == ("predict", "--model", str(weights))
+    run = Recorder(steps, place)
+    states(steps, place, run)
+    weights.write_bytes(b"two")
+    made = {name for name, state in states(steps, place, run).items() if state == "made"}
+    assert made == {"predict-floor-x_entity_val", "eval-floor-x_entity_val"}
+    weights.unlink()
+    failed = {name: state for name, state in states(steps, place, run).items() if "floor" in name}
+    assert failed == {
+        "predict-floor-x_entity_val": "failed",
+        "eval-floor-x_entity_val": "skipped",
+    }
+
+
+def test_a_shipped_checkpoint_goes_by_its_name(place: Place) -> None:
+    text = TEXT.replace('classical = "slic"', 'checkpoint = "tiny-worlds"')
+    steps = steps_of(read_plan(text, "p"), place)
+    (predict,) = (step for step in steps if step.id == "predict-floor-x_entity_val")
+    assert predict.arguments[2] == "tiny-worlds"
+    assert predict.weights == shipped_checkpoints()["tiny-worlds"]
+    assert predict.weights.stat().st_size <= LARGEST
+
+
 def test_what_is_done_is_skipped(place: Place) -> None:
     steps = steps_of(read_plan(TEXT, "p"), place)
     run = Recorder(steps, place)
@@ -206,6 +239,7 @@ def test_the_forecast_learns_from_what_ran(place: Place) -> None:
     [
         ('classical = "slic"', "", "needs one of"),
         ('classical = "slic"', 'classical = "slic"\nconfig = "tiny"', "needs one of"),
+        ('classical = "slic"', 'classical = "slic"\ncheckpoint = "a"', "needs one of"),
         ('name = "floor"', 'name = "small"', "one name"),
         ('name = "floor"', 'name = "../floor"', "name"),
         ('train_on = ["x_entity_train", "x_entity_train+y_entity_train"]', "", "on nothing"),
@@ -228,7 +262,15 @@ def test_shipped_plans_are_whole(name: str, tmp_path: Path) -> None:
 
 
 def test_all_the_plans_are_shipped() -> None:
-    assert shipped_plans() == ["bsds500", "demo", "paper-coco-ade20k", "worlds-cpu", "worlds-gpu"]
+    assert shipped_plans() == [
+        "bsds500",
+        "demo",
+        "demo-short",
+        "paper-coco-ade20k",
+        "tiny-worlds",
+        "worlds-cpu",
+        "worlds-gpu",
+    ]
     with pytest.raises(UnknownNameError, match="demo"):
         load_plan("dmeo")
 
@@ -237,7 +279,15 @@ def test_all_the_plans_are_shipped() -> None:
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
-    done = CliRunner().invoke(run_command.command, list(arguments), standalone_mode=False)
+    return call(run_command.command, arguments)
+
+
+def demo(*arguments: str) -> tuple[int, str, str]:
+    return call(demo_command.command, arguments)
+
+
+def call(command: click.Command, arguments: Sequence[str]) -> tuple[int, str, str]:
+    done = CliRunner().invoke(command, list(arguments), standalone_mode=False)
     if done.exception:
         raise done.exception
     return done.return_value, done.stdout, done.stderr
@@ -269,6 +319,46 @@ def test_failures_are_told_and_exit_with_2(
     assert code == 2
     assert "predict-floor-x_entity_val failed: no photograph" in told
     assert "0 steps made, 0 done before, 6 failed, 9 skipped" in told
+
+
+def test_what_is_not_installed_is_told_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_command, "find_spec", lambda name: None if name == "torch" else True)
+    with pytest.raises(MissingDataError, match=r"`torch` is not installed\n\nhint: .*\[models\]"):
+        demo("--out", str(tmp_path / "demo"))
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.slow
+def test_the_short_demo_from_worlds_to_page(tmp_path: Path) -> None:
+    """Real steps: worlds, models trained now, the shipped one, classics, the page."""
+    code, said, told = demo("--short", "--out", str(tmp_path))
+    assert code == 0, told
+    assert "0 failed, 0 skipped" in told
+    columns = said.splitlines()[2]
+    assert "ADE20K + COCO: tiny " in columns
+    assert "tiny-worlds" in columns
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert page.count("<small>trained here</small>") == 2
+    assert page.count("<small>shipped</small>") == 1
+    assert "entitybench run tiny-worlds" in page
+    digest = sha256(shipped_checkpoints()["tiny-worlds"].read_bytes()).hexdigest()
+    assert f"weights sha256 {digest[:16]}" in page
+    again = demo("--short", "--out", str(tmp_path))
+    assert "0 steps made, 38 done before" in again[2]
+    table = CliRunner().invoke(
+        report_command.command, [str(tmp_path / "results"), "--table", "7a", "--json"]
+    )
+    cells = json.loads(table.stdout)["cells"]
+    measured = [cell["source"] for cell in cells if cell["measured"] is not None]
+    assert measured == [
+        "Table 7(a), row COCO, column COCO / ours",
+        "Table 7(a), row COCO, column CO+A / ours",
+        "Table 7(a), row ADE20K, column COCO / ours",
+        "Table 7(a), row ADE20K, column CO+A / ours",
+    ]
+    assert {cell["delta"] for cell in cells} == {None}  # worlds are no COCO
 
 
 @pytest.mark.slow
