@@ -12,6 +12,7 @@ import click
 
 from entitybench.commands.console import (
     data_option,
+    device_option,
     emit,
     jobs_option,
     json_option,
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     "--model",
     type=click.Path(path_type=Path),
     required=True,
-    help="A run's folder, a checkpoint, tiny-worlds (comes with entitybench), or felzenszwalb, slic "
-    "or watershed.",
+    help="A run's folder, a checkpoint, tiny-worlds (which comes with entitybench), or "
+    "felzenszwalb, slic or watershed.",
 )
 @click.option("--on", help="Whose images: a set's name or path, or `a+b`.")
 @click.option("--images", help="A folder of photographs; or with --on, where those of the set are.")
@@ -56,13 +57,7 @@ if TYPE_CHECKING:
     "--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at once."
 )
 @click.option("--panels/--no-panels", default=True, show_default=True, help="Draw photographs.")
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "best"]),
-    default="best",
-    show_default=True,
-    help="`best` is a GPU where there is one.",
-)
+@device_option
 @data_option
 @jobs_option
 @overwrite_option
