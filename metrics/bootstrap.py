@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from entitybench.errors import ConflictError, UnknownNameError
 from entitybench.metrics.boxes import box_records
+from entitybench.metrics.calibration import calibration_error, calibration_sums
 from entitybench.metrics.origins import ORIGINS, has_origins, origin_columns
 from entitybench.metrics.panoptic_quality import panoptic_sums, quality_of
 from entitybench.metrics.protocol import MAX_DETECTIONS
@@ -139,7 +140,7 @@ def score_names(records: MatchRecords) -> list[str]:
     names += [f"AR{more}" for more in (*MAX_DETECTIONS, *_AREAS) if more]
     if records.tables is None:
         return names
-    names += [*_QUALITIES, "APb", *(f"APb{more}" for more in (*_AT, *_AREAS) if more)]
+    names += [*_QUALITIES, "ECE", "APb", *(f"APb{more}" for more in (*_AT, *_AREAS) if more)]
     if has_origins(records):
         names += [f"{kind}{origin}" for origin in ORIGINS for kind in ("AP", "AR")]
     return names
@@ -200,6 +201,8 @@ def _statistics(records: MatchRecords, names: set[str]) -> Iterator[Statistic]:
             recalls[f"AR{origin}"] = column, MAX_DETECTIONS[-1]
     if names & set(recalls):
         yield _average_recalls(records, recalls)
+    if "ECE" in names:
+        yield _calibration(records)
     if names & set(_QUALITIES):
         yield _qualities(records)
 
@@ -233,6 +236,15 @@ def _average_recalls(records: MatchRecords, recalls: dict[str, tuple[Column, int
         with np.errstate(invalid="ignore"):
             recall = (weights @ found) / (weights @ positives) / NUM_THRESHOLDS
         return dict(zip(recalls, recall.T, strict=True))
+
+    return statistic
+
+
+def _calibration(records: MatchRecords) -> Statistic:
+    sums = calibration_sums(records)
+
+    def statistic(weights: NDArray[np.float64]) -> Samples:
+        return {"ECE": calibration_error(weights @ sums)}
 
     return statistic
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from entitybench.metrics.accumulation import accumulate
 from entitybench.metrics.boxes import box_records
+from entitybench.metrics.calibration import calibration_error, calibration_sums
 from entitybench.metrics.class_quality import class_scores
 from entitybench.metrics.origins import has_origins, origin_columns
 from entitybench.metrics.panoptic_quality import panoptic_quality
@@ -27,14 +28,15 @@ _OF_BOXES = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 def further_scores(records: MatchRecords) -> dict[str, float]:
     """Return all scores beside those of `Scores`, as fractions; none without tables.
 
-    `PQ`, `SQ`, `RQ`; `APb`, `APb50`, … of boxes; where the source tells things from stuff,
-    `APthing`, `APstuff`, `ARthing`, `ARstuff`; and where both sides tell classes, `PQc` and
-    what else `class_scores` names.
+    `PQ`, `SQ`, `RQ`; `ECE`, of which 0 is best; `APb`, `APb50`, … of boxes; where the source
+    tells things from stuff, `APthing`, `APstuff`, `ARthing`, `ARstuff`; and where both sides
+    tell classes, `PQc` and what else `class_scores` names.
     """
     if records.tables is None:
         return {}
     scores = asdict(panoptic_quality(records))
     boxes = summarize(accumulate(box_records(records))).as_dict()
+    scores["ECE"] = float(calibration_error(calibration_sums(records).sum(axis=0)))
     scores |= {f"APb{name.removeprefix('AP')}": boxes[name] for name in _OF_BOXES}
     if has_origins(records):
         for origin, column in origin_columns(records).items():

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from entitybench.metrics.breakdown import RecallOfSize, recall_by_relative_area
+from entitybench.metrics.calibration import ReliabilityBin, reliability
 from entitybench.metrics.diagnosis import Diagnosis, diagnose
 from entitybench.metrics.evaluation import Evaluation
 from entitybench.metrics.protocol import AREA_NAMES, IOU_THRESHOLDS, RECALL_POINTS
@@ -49,11 +50,12 @@ def save_plots(folder: Path, evaluation: Evaluation, title: str = "") -> list[Pa
     Returns:
         The files.
     """
+    records = evaluation.records
     figures: dict[str, Callable[[], Figure]] = {
         "precision-recall": lambda: precision_recall(evaluation, title),
         "ap-by-iou": lambda: ap_by_iou(evaluation, title),
+        "reliability": lambda: reliability_bars(reliability(records), title),
     }
-    records = evaluation.records
     if records.tables is not None:
         figures |= {
             "scores": lambda: score_bars(evaluation.all_scores(), title),
@@ -168,6 +170,27 @@ def recall_by_size(rows: Sequence[RecallOfSize], title: str = "") -> Figure:
     )
     axes.set_yticks(range(0, 101, 20))
     axes.grid(visible=False, axis="x")
+    return figure
+
+
+def reliability_bars(bins: Sequence[ReliabilityBin], title: str = "") -> Figure:
+    """Draw the share of matches over the score, the diagonal of perfect scores, and how many."""
+    figure, axes = _figure(title, width=4.0, height=3.9)
+    held = [row for row in bins if row.predictions]
+    middles = [50 * (row.low + row.high) for row in held]
+    shares = [100 * row.matched for row in held]
+    bars = axes.bar(middles, shares, width=100 * 0.92 / max(len(bins), 1), color=_BLUE)
+    axes.bar_label(bars, [f"{row.predictions:,}" for row in held], fontsize=6, padding=1)
+    axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1, linestyle="--", label="score = share")
+    scores = [100 * row.score for row in held]
+    axes.plot(scores, shares, "o", color=_ORANGE, markersize=4, label="at the mean score of a bin")
+    axes.set(
+        xlim=(0, 100),
+        ylim=(0, 108),
+        xlabel="score × 100   (number of predictions)",
+        ylabel="matched at IoU .50, in %",
+    )
+    axes.legend(loc="upper left", fontsize=7)
     return figure
 
 

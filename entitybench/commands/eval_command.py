@@ -109,7 +109,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
-    help="A folder for figures: curves, causes, recall by size.",
+    help="A folder for figures: curves, causes, recall by size, reliability.",
 )
 @click.option(
     "--images-csv",

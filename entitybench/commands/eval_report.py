@@ -10,6 +10,7 @@ from entitybench.commands.console import table
 
 if TYPE_CHECKING:
     from entitybench.metrics.breakdown import RecallOfSize
+    from entitybench.metrics.calibration import ReliabilityBin
     from entitybench.metrics.class_quality import ClassQuality
     from entitybench.metrics.diagnosis import Diagnosis
     from entitybench.metrics.evaluation import Evaluation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "PQ", "SQ", "RQ")
 FURTHER = (
     *("APb", "APb50", "APb75", "APthing", "APstuff", "ARthing", "ARstuff", "APoverlapping"),
-    *("PQcthing", "PQcstuff"),
+    *("PQcthing", "PQcstuff", "ECE"),
 )
 NUM_WORST = 10
 
@@ -77,6 +78,7 @@ class Explanation:
 
     def __init__(self, evaluation: Evaluation) -> None:
         from entitybench.metrics.breakdown import recall_by_relative_area
+        from entitybench.metrics.calibration import reliability
         from entitybench.metrics.class_quality import quality_by_class
         from entitybench.metrics.diagnosis import diagnose
         from entitybench.metrics.per_image import report_images, worst_first
@@ -84,11 +86,12 @@ class Explanation:
         self.diagnosis: Diagnosis = diagnose(evaluation.records)
         self.sizes: list[RecallOfSize] = recall_by_relative_area(evaluation.records)
         self.worst: list[ImageReport] = worst_first(report_images(evaluation.records))[:NUM_WORST]
+        self.bins: list[ReliabilityBin] = reliability(evaluation.records)
         sums = evaluation.records.classes
         self.classes: list[ClassQuality] = [] if sums is None else quality_by_class(sums)
 
     def __str__(self) -> str:
-        parts = [self._causes(), self._recall(), self._images()]
+        parts = [self._causes(), self._recall(), self._reliability(), self._images()]
         return "\n\n".join(parts + ([self._by_class()] if self.classes else []))
 
     def as_json(self) -> dict[str, Any]:
@@ -107,6 +110,16 @@ class Explanation:
             },
             "recall_by_relative_area": [
                 {**asdict(row), "recall": 100 * row.recall} for row in self.sizes
+            ],
+            "reliability": [
+                {
+                    "low": 100 * row.low,
+                    "high": 100 * row.high,
+                    "predictions": row.predictions,
+                    "score": 100 * row.score,
+                    "matched": 100 * row.matched,
+                }
+                for row in self.bins
             ],
             "worst_images": [
                 {k: 100 * v if isinstance(v, float) else v for k, v in asdict(row).items()}
@@ -134,6 +147,13 @@ class Explanation:
         for row in self.sizes:
             name = f"{100 * row.low:g}–{100 * row.high:g} %"
             rows.append([name, f"{row.entities:,}", _points(row.recall)])
+        return table(rows)
+
+    def _reliability(self) -> str:
+        rows = [["score", "predictions", "mean score", "matched at IoU .50"]]
+        for row in self.bins:
+            name = f"{100 * row.low:g}–{100 * row.high:g}"
+            rows.append([name, f"{row.predictions:,}", _points(row.score), _points(row.matched)])
         return table(rows)
 
     def _images(self) -> str:

@@ -132,13 +132,17 @@ def test_explanations(workplace: Path, capsys: pytest.CaptureFixture[str]) -> No
     told = json.loads(capsys.readouterr().out)
     shares = [cause["share"] for cause in told["explanation"]["causes"].values()]
     assert sum(shares) == pytest.approx(100 - told["scores"]["AP"])
+    bins = told["explanation"]["reliability"]
+    gaps = [b["predictions"] * abs(b["score"] - b["matched"]) for b in bins if b["predictions"]]
+    counted = sum(b["predictions"] for b in bins)
+    assert sum(gaps) / counted == pytest.approx(told["scores"]["ECE"])
     assert told["explanation"]["worst_images"][0]["PQ"] <= told["scores"]["PQ"]
 
 
 def test_figures_are_drawn_and_repeat_to_the_byte(workplace: Path) -> None:
     assert run("--plots", "figures") == 0
     drawn = sorted(path.name for path in Path("figures").iterdir())
-    names = ["ap-by-iou", "causes", "precision-recall", "recall-by-size", "scores"]
+    names = ["ap-by-iou", "causes", "precision-recall", "recall-by-size", "reliability", "scores"]
     assert drawn == sorted(f"{name}.{kind}" for name in names for kind in ("png", "svg"))
     evaluation = Evaluation.of(records_of())
     for path in save_plots(Path("again"), evaluation, "mine on made_val"):
@@ -148,7 +152,7 @@ def test_figures_are_drawn_and_repeat_to_the_byte(workplace: Path) -> None:
 
 def test_figures_of_nothing(workplace: Path) -> None:
     """No truth at all: every curve is undefined, and still a figure."""
-    assert len(save_plots(Path("nothing"), evaluate([]))) == 10
+    assert len(save_plots(Path("nothing"), evaluate([]))) == 12
 
 
 def test_ap_before_the_overlap_was_resolved(workplace: Path) -> None:
