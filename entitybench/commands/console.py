@@ -23,6 +23,13 @@ data_option: Decorator = click.option(
     show_envvar=True,
     help="Folder in which entity sets are looked up by name.",
 )
+device_option: Decorator = click.option(
+    "--device",
+    type=click.Choice(["cpu", "best"]),
+    default="best",
+    show_default=True,
+    help="`best` is a GPU where there is one.",
+)
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
 )

@@ -11,6 +11,7 @@ import click
 
 from entitybench.commands.console import (
     data_option,
+    device_option,
     emit,
     jobs_option,
     json_option,
@@ -64,13 +65,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Of weights and of the order of images.",
 )
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "best"]),
-    default="best",
-    show_default=True,
-    help="`best` is a GPU where there is one.",
-)
+@device_option
 @data_option
 @jobs_option
 @overwrite_option

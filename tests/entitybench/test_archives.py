@@ -155,7 +155,8 @@ def test_restart_points_are_few_and_give_the_same_bytes(
 ) -> None:
     """Any order of reads, with restart points near together, thinned out, or none."""
     members = {f"{n}": noise(n, 20_000) for n in range(100)}
-    data = zipped({"i.zip": zipped(members, STORED)}, DEFLATED)
+    whole = zipped(members, STORED)  # once: a zip holds the time at which it was made
+    data = zipped({"i.zip": whole}, DEFLATED)
     monkeypatch.setattr(archives, "_OUTPUT", 10_000)
     for spacing, most in ((1 << 30, 4), (30_000, 1_000), (10_000, 5)):
         monkeypatch.setattr(archives, "_SPACING", spacing)
@@ -166,7 +167,6 @@ def test_restart_points_are_few_and_give_the_same_bytes(
             assert isinstance(file, io.BufferedReader)
             inflated = file.raw
             assert isinstance(inflated, archives._Inflated)
-            whole = zipped(members, STORED)
             generator = random.Random(spacing)
             for _ in range(200):
                 first = generator.randrange(len(whole))

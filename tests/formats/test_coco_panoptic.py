@@ -414,7 +414,11 @@ def test_the_exporter_writes_the_same_png(panoptic_png: Png) -> None:
 
 def test_truth_puts_crowds_last_and_needs_areas(tmp_path: Path) -> None:
     """The stated areas are what sizes are told by; they need not be those of the pixels."""
-    segments = [{"id": 7, "area": 3, "iscrowd": 1}, {"id": 4, "area": 2.5}, {"id": 9, "area": 1}]
+    segments: list[dict[str, Any]] = [
+        {"id": 7, "area": 3, "iscrowd": 1},
+        {"id": 4, "area": 2.5},
+        {"id": 9, "area": 1},
+    ]
     annotation = {"image_id": 139, "file_name": "139.png", "segments_info": segments}
     image = {"id": 139, "file_name": "139.jpg", "width": 3, "height": 2}
     path = tmp_path / "truth.json"
