@@ -46,7 +46,7 @@ def slow_error(pairs: list[ImagePair]) -> float:
             exact = Fraction(round(20 * score), 20)
             bins[min(int(10 * exact), 9)].append((exact, is_hit))
     total = sum(map(len, bins))
-    gaps = [abs(sum(s for s, _ in b) - sum(hit for _, hit in b)) for b in bins]
+    gaps = [abs(sum((s - int(hit) for s, hit in b), Fraction(0))) for b in bins]
     return float(sum(gaps) / total)
 
 
