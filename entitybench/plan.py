@@ -42,7 +42,7 @@ class World(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One row of methods: a model to train, a trained one, one without training, or other truth.
+    """One row of methods: a model to train or that is trained, one without, or other truth.
 
     Attributes:
         name: As the leaderboard shows it.
@@ -55,6 +55,7 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         classical: Name of a method without training, as `predict --model` takes it.
         checkpoint: A model that is trained already: a checkpoint that comes with entitybench, or
             the path of one.
+        model_of: A method above, whose trained models are to predict with changes of their own.
         truth: Test set → the entity set that is scored as if it were predictions.
         train_on: Training sets, instead of the plan's.
         test_on: Test sets, instead of the plan's.
@@ -71,11 +72,15 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     predict: tuple[str, ...] = ()
     classical: str = ""
     checkpoint: str = ""
+    model_of: str = ""
     truth: dict[SetName, SetName] = {}
     train_on: tuple[SetName, ...] | None = None
     test_on: tuple[SetName, ...] | None = None
     seeds: tuple[int, ...] | None = None
     minutes: float | None = None
+
+
+_WAYS = ("config", "classical", "checkpoint", "model_of", "truth")
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -90,6 +95,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         worlds: Made first; the plan then has data of its own.
         seeds: Each training is done with each.
         protocol: Of the evaluation.
+        class_threshold: Of the evaluation: least score in PQ by class.
         resamples: Of the report's bootstrap.
     """
 
@@ -101,6 +107,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     worlds: tuple[World, ...] = ()
     seeds: Annotated[tuple[int, ...], msgspec.Meta(min_length=1)] = (0,)
     protocol: Literal["strict", "official"] = "strict"
+    class_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     resamples: Annotated[int, msgspec.Meta(ge=0)] = 1000
 
 
@@ -138,11 +145,16 @@ def read_plan(text: str, place: str) -> Plan:
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         msg = f"not a plan: {error}"
         raise FormatError(msg, where=place) from error
+    trained: set[str] = set()
     for method in plan.methods:
-        if sum(map(bool, (method.config, method.classical, method.checkpoint, method.truth))) != 1:
-            ways = "`config`, `classical`, `checkpoint` and `truth`"
+        if sum(bool(getattr(method, way)) for way in _WAYS) != 1:
+            ways = f"{', '.join(f'`{way}`' for way in _WAYS[:-1])} and `{_WAYS[-1]}`"
             msg = f"method `{method.name}` needs one of {ways}"
             raise FormatError(msg, where=place)
+        if method.model_of and method.model_of not in trained:
+            msg = f"method `{method.name}` wants the models of `{method.model_of}`"
+            raise FormatError(msg, where=place, hint="no method above it trains them")
+        trained |= {method.name} if method.config else set()
         if method.config and not (plan.train_on if method.train_on is None else method.train_on):
             msg = f"method `{method.name}` is to be trained, on nothing"
             raise FormatError(msg, where=place, hint="`train_on` lists entity sets")
@@ -150,6 +162,17 @@ def read_plan(text: str, place: str) -> Plan:
         msg = "two methods have one name"
         raise FormatError(msg, where=place)
     return plan
+
+
+def with_steps(plan: Plan, steps: int) -> Plan:
+    """Return the plan with trainings of so many steps; what it says they take no longer holds."""
+    changed = tuple(
+        msgspec.structs.replace(method, steps=steps, epochs=None, minutes=None)
+        if method.config
+        else method
+        for method in plan.methods
+    )
+    return msgspec.structs.replace(plan, methods=changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +244,8 @@ def steps_of(plan: Plan, place: Place) -> list[Step]:
             steps += _tests(plan, method, method.name, method.classical, made, place)
         elif method.checkpoint:
             steps += _checkpoint_steps(plan, method, place, made)
+        elif method.model_of:
+            steps += _second_steps(plan, method, place)
         else:
             steps += _training_steps(plan, method, place, made)
     return steps
@@ -253,29 +278,44 @@ def _world_steps(world: World, place: Place) -> Iterator[Step]:
 def _training_steps(
     plan: Plan, method: Method, place: Place, made: tuple[str, ...]
 ) -> Iterator[Step]:
+    for training, seed, end in _trainings(plan, method):
+        name = f"{method.name}{end}"
+        folder = place.out / "runs" / name
+        train = Step(
+            f"train-{name}",
+            "train",
+            (
+                *("train", "--model", method.family, "--config", method.config),
+                *("--on", training, "--data", str(place.data), "--out", str(folder)),
+                *(option for change in method.changes for option in ("--set", change)),
+                *([] if method.steps is None else ["--steps", str(method.steps)]),
+                *([] if method.epochs is None else ["--epochs", f"{method.epochs:g}"]),
+                *("--seed", str(seed)),
+            ),
+            folder / "model.safetensors",
+            made,
+            tuple(training.split("+")),
+            minutes=method.minutes,
+        )
+        yield train
+        yield from _tests(plan, method, name, str(folder), (train.id,), place)
+
+
+def _trainings(plan: Plan, method: Method) -> Iterator[tuple[str, int, str]]:
+    """Yield training set, seed, and what they add to the method's name."""
     seeds = plan.seeds if method.seeds is None else method.seeds
     for training in plan.train_on if method.train_on is None else method.train_on:
         for seed in seeds:
-            name = f"{method.name}@{training}" + (f"#{seed}" if len(seeds) > 1 else "")
-            folder = place.out / "runs" / name
-            train = Step(
-                f"train-{name}",
-                "train",
-                (
-                    *("train", "--model", method.family, "--config", method.config),
-                    *("--on", training, "--data", str(place.data), "--out", str(folder)),
-                    *(option for change in method.changes for option in ("--set", change)),
-                    *([] if method.steps is None else ["--steps", str(method.steps)]),
-                    *([] if method.epochs is None else ["--epochs", f"{method.epochs:g}"]),
-                    *("--seed", str(seed)),
-                ),
-                folder / "model.safetensors",
-                made,
-                tuple(training.split("+")),
-                minutes=method.minutes,
-            )
-            yield train
-            yield from _tests(plan, method, name, str(folder), (train.id,), place)
+            yield training, seed, f"@{training}" + (f"#{seed}" if len(seeds) > 1 else "")
+
+
+def _second_steps(plan: Plan, method: Method, place: Place) -> Iterator[Step]:
+    """Yield the tests of models that another method trains."""
+    origin = next(other for other in plan.methods if other.name == method.model_of)
+    for _, _, end in _trainings(plan, origin):
+        trained = f"{origin.name}{end}"
+        folder, needs = str(place.out / "runs" / trained), (f"train-{trained}",)
+        yield from _tests(plan, method, f"{method.name}{end}", folder, needs, place)
 
 
 def _tests(
@@ -326,6 +366,7 @@ def _evaluation(
         (
             *("eval", predictions, "--gt", test, "--data", str(place.data), "--out", str(output)),
             *("--model", name, "--protocol", plan.protocol),
+            *(["--class-threshold", f"{plan.class_threshold:g}"] if plan.class_threshold else []),
         ),
         output,
         needs,

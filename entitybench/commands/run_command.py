@@ -45,6 +45,11 @@ _COULD_NOT_RUN = 2
     show_envvar=True,
     help="Where entity sets are looked up.  [default: data; OUT/data for a plan with worlds]",
 )
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    help="Steps of every training, instead of the plan's: to see it through once.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the steps and what they will take, and stop.")
 @click.option("--no-report", is_flag=True, help="Do not make the page at the end.")
 @jobs_option
@@ -55,6 +60,7 @@ def command(
     plan_name: str,
     out: Path | None,
     data: Path | None,
+    steps: int | None,
     dry_run: bool,
     no_report: bool,
     jobs: int,
@@ -65,7 +71,7 @@ def command(
     r"""Run a plan: train, predict and score methods × training sets × test sets × seeds.
 
     PLAN is a TOML file, or one of: bsds500, demo, demo-short, paper-coco-ade20k, tiny-worlds,
-    worlds-cpu, worlds-gpu.
+    worlds-cpu, worlds-gpu, worlds-table8.
     Every step is a command that you could type yourself; `--dry-run` shows them. What is done is
     skipped, so the same command resumes. A step that fails stops only those that need it.
 
@@ -74,9 +80,11 @@ def command(
       entitybench run worlds-cpu
       entitybench run my-plan.toml --out runs/mine --data data/
     """
-    from entitybench.plan import Place, load_plan, steps_of
+    from entitybench.plan import Place, load_plan, steps_of, with_steps
 
     plan = load_plan(plan_name)
+    if steps is not None:
+        plan = with_steps(plan, steps)
     folder = out or Path(Path(plan_name).stem)
     own_data = folder / "data" if plan.worlds else Path("data")
     place = Place(folder, data or own_data, jobs, overwrite)

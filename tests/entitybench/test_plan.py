@@ -8,6 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from entitybench.baselines.checkpoint import shipped_checkpoints
+from entitybench.baselines.configuration import load_config
+from entitybench.baselines.registry import FAMILIES, family
 from entitybench.baselines.shipping import LARGEST
 from entitybench.commands import demo_command, report_command, run_command
 from entitybench.entity_map import EntityMap
@@ -22,6 +24,7 @@ from entitybench.plan import (
     run_plan,
     shipped_plans,
     steps_of,
+    with_steps,
 )
 
 TEXT = """
@@ -125,6 +128,14 @@ def test_worlds_come_first_and_everything_needs_them(tmp_path: Path) -> None:
     assert all(first & set(step.needs) or step.kind in {"predict", "eval"} for step in steps[1:])
 
 
+def test_steps_may_be_those_of_the_command_line(place: Place) -> None:
+    plan = with_steps(read_plan(TEXT.replace("steps = 5", "epochs = 2"), "p"), 7)
+    trainings = [step for step in steps_of(plan, place) if step.kind == "train"]
+    assert trainings
+    assert all("--steps 7 --seed" in " ".join(step.arguments) for step in trainings)
+    assert not any("--epochs" in step.arguments for step in trainings)
+
+
 def test_a_checkpoint_is_predicted_anew_when_its_bytes_change(place: Place, tmp_path: Path) -> None:
     weights = tmp_path / "mine.safetensors"
     weights.write_bytes(b"one")
@@ -152,6 +163,49 @@ def test_a_shipped_checkpoint_goes_by_its_name(place: Place) -> None:
     assert predict.arguments[2] == "tiny-worlds"
     assert predict.weights == shipped_checkpoints()["tiny-worlds"]
     assert predict.weights.stat().st_size <= LARGEST
+
+
+AGAIN = """
+[[methods]]
+name = "small_again"
+model_of = "small"
+predict = ["inference.most=5"]
+"""
+
+
+def test_models_may_predict_a_second_time(place: Place) -> None:
+    steps = {step.id: step for step in steps_of(read_plan(TEXT + AGAIN, "p"), place)}
+    trained = "small@x_entity_train+y_entity_train#1"
+    predict = steps["predict-small_again@x_entity_train+y_entity_train#1-x_entity_val"]
+    assert predict.needs == (f"train-{trained}",)
+    assert predict.arguments[:3] == ("predict", "--model", str(place.out / "runs" / trained))
+    assert predict.arguments[-2:] == ("--set", "inference.most=5")
+    kinds = [step.kind for step in steps.values()]
+    assert {k: kinds.count(k) for k in set(kinds)} == {"train": 4, "predict": 9, "eval": 10}
+    assert set(states(list(steps.values()), place, Recorder(list(steps.values()), place))) == set(
+        steps
+    )
+
+
+def test_a_threshold_of_classes_is_the_evaluation_s(place: Place) -> None:
+    given = TEXT.replace('about = "a"', 'about = "a"\nclass_threshold = 0.1')
+    for step in steps_of(read_plan(given, "p"), place):
+        threshold = ("--class-threshold", "0.1")
+        assert (step.arguments[-2:] == threshold) == (step.kind == "eval")
+
+
+def test_table_8_has_every_family_in_both_trainings() -> None:
+    plan = load_plan("worlds-table8")
+    trained = [m for m in plan.methods if m.config]
+    assert {m.family for m in trained} == set(FAMILIES)
+    for name in FAMILIES:
+        kind = family(name)
+        ways = {
+            kind.class_specific(load_config(kind.config, kind.package, m.config, m.changes))
+            for m in trained
+            if m.family == name
+        }
+        assert ways == {False, True}, name
 
 
 def test_what_is_done_is_skipped(place: Place) -> None:
@@ -244,6 +298,9 @@ def test_the_forecast_learns_from_what_ran(place: Place) -> None:
         ('name = "floor"', 'name = "../floor"', "name"),
         ('train_on = ["x_entity_train", "x_entity_train+y_entity_train"]', "", "on nothing"),
         ("seeds = [0, 1]", "seed = 0", "seed"),
+        ('classical = "slic"', 'model_of = "human"', "no method above"),
+        ('classical = "slic"', 'model_of = "floor"', "no method above"),
+        ("seeds = [0, 1]", "class_threshold = 2", "class_threshold"),
         ('title = "t"', "title = ", "not a plan"),
     ],
 )
@@ -257,8 +314,15 @@ def test_shipped_plans_are_whole(name: str, tmp_path: Path) -> None:
     plan = load_plan(name)
     steps = steps_of(plan, Place(tmp_path, tmp_path / "data"))
     assert len({step.id for step in steps}) == len(steps)
-    configs = Path(run_command.__file__).parents[1] / "baselines" / "entity" / "configs"
-    assert {m.config for m in plan.methods if m.config} <= {p.stem for p in configs.glob("*.toml")}
+    for method in plan.methods:
+        kind = family(method.family)
+        if method.config:
+            load_config(kind.config, kind.package, method.config, method.changes)
+        for training in plan.methods:
+            if training.name == method.model_of:
+                kind = family(training.family)
+                changes = (*training.changes, *method.predict)
+                load_config(kind.config, kind.package, training.config, changes)
 
 
 def test_all_the_plans_are_shipped() -> None:
@@ -270,6 +334,7 @@ def test_all_the_plans_are_shipped() -> None:
         "tiny-worlds",
         "worlds-cpu",
         "worlds-gpu",
+        "worlds-table8",
     ]
     with pytest.raises(UnknownNameError, match="demo"):
         load_plan("dmeo")
