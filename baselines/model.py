@@ -95,6 +95,11 @@ class BaselineModel(nn.Module, ABC):
         """Sides of the canvas must be multiples of it."""
 
     @property
+    def finds_masks(self) -> bool:
+        """Whether candidates have masks; a detector's have boxes alone."""
+        return True
+
+    @property
     def capacity(self) -> int | None:
         """Most entities of an image that the model can be trained on; None is no limit."""
         return None

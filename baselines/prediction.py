@@ -57,6 +57,21 @@ class Prepared:
     size: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Detected:
+    """The boxes of one image, best first.
+
+    Attributes:
+        boxes: `(N, 4)` float64 x, y, width and height in pixels of the photograph.
+        scores: `(N,)` float64 in [0, 1].
+        labels: `(N,)` int64 classes, 0 for class-agnostic models.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
 class Predictor:
     """A model with everything that prediction needs.
 
@@ -155,6 +170,14 @@ class Predictor:
         ]
         return [Prediction(*one.to_host()) for one in painted]
 
+    def detect(self, photographs: Sequence[Image.Image]) -> list[Detected]:
+        """Find boxes alone, in photographs of any sizes; what a detector can do."""
+        found = []
+        for photograph in photographs:
+            prepared = self.prepare(photograph)
+            found.append(_boxes(self.candidates([prepared]), prepared))
+        return found
+
     def predict(self, photographs: Sequence[Image.Image]) -> list[Prediction]:
         """Predict photographs of any sizes, in their order."""
         prepared = [self.prepare(photograph) for photograph in photographs]
@@ -167,6 +190,17 @@ class Predictor:
             places, same = zip(*group, strict=True)
             found = self.candidates(same)
             yield from zip(places, self.paint(found, same), strict=True)
+
+
+def _boxes(found: MaskCandidates, prepared: Prepared) -> Detected:
+    """Bring the boxes of one image from the canvas to the photograph."""
+    valid = found.valid[0]
+    corners = found.boxes[0][valid].double().cpu().numpy().reshape(-1, 2, 2)  # x, y
+    shown, size = np.array(prepared.placement.visible[::-1]), np.array(prepared.size[::-1])
+    corners = np.clip(corners * (size / shown), 0, size)
+    boxes = np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], axis=1)
+    scores = found.scores[0][valid].double().cpu().numpy()
+    return Detected(boxes, scores, found.labels[0][valid].cpu().numpy())
 
 
 def _first(pair: tuple[int, Prediction]) -> int:

@@ -1,7 +1,8 @@
 """AP^b: AP of boxes instead of masks, the paper's Table 1.
 
-Boxes are the tight boxes of the final maps. Unlike the entities in them they overlap, so matching
-them is COCO's greedy assignment in earnest.
+Boxes are the tight boxes of the final maps, or what a detector without masks found
+(`match_detections`). Unlike entities they overlap, so matching them is COCO's greedy assignment
+in earnest.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from entitybench.metrics.matching import ALL_BITS, Pairs, assign
+from entitybench.candidates import checked_scores
+from entitybench.entity_map import EntityMap
+from entitybench.metrics.matching import ALL_BITS, NO_PARTNER, ImageMatches, Pairs, assign
 from entitybench.metrics.protocol import (
     IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    STRICT,
     CrowdRule,
+    Protocol,
     SizeRule,
     within_ranges,
 )
@@ -126,3 +132,73 @@ def _joined(parts: list[Pairs]) -> Pairs:
         np.concatenate([np.zeros(0), *(part.iou for part in parts)]),
         np.concatenate([np.zeros(0, dtype=bool), *(part.is_crowd for part in parts)]),
     )
+
+
+# --- boxes that are no entity's: a detector's ---------------------------------
+
+
+def match_detections(
+    truth: EntityMap, boxes: ArrayLike, scores: ArrayLike, protocol: Protocol = STRICT
+) -> ImageMatches:
+    """Match the boxes that a detector found in one image to the boxes of its true entities.
+
+    The rules are those of `box_records`; a box may lie anywhere, in fractions of pixels.
+
+    Args:
+        truth: N entities and any crowds.
+        boxes: `(P, 4)` x, y, width and height in pixels.
+        scores: `(P,)` in [0, 1]. The best 100 take part; ties keep their order.
+        protocol: Crowd rule, and how boxes are measured.
+
+    Raises:
+        FormatError: Scores of another number, or out of range.
+    """
+    found = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    checked = checked_scores(scores, len(found))
+    best = np.argsort(-checked, kind="stable")[: MAX_DETECTIONS[-1]]
+    shorter = 1 if protocol.size is SizeRule.BOX else 0
+    count = truth.num_entities
+    wanted = _corners(truth.boxes[1:].astype(np.float64), shorter)
+    own = _corners(found[best], shorter)
+    sizes, areas = _areas(wanted), _areas(own)
+    is_crowd = np.arange(len(wanted)) >= count
+    shared = _areas(_common(own, wanted))
+    union = np.where(is_crowd, areas[:, None], areas[:, None] + sizes - shared)
+    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    possible = ~is_crowd | (protocol.crowd is CrowdRule.IGNORE)
+    rank, other = np.nonzero((iou >= IOU_THRESHOLDS[0]) & possible)
+    pairs = Pairs(rank, other, iou[rank, other], is_crowd[other])
+    matched, ignored, partners = assign(pairs, is_crowd[:, None] | ~within_ranges(sizes), len(own))
+    outside = np.where(within_ranges(areas), 0, ALL_BITS).astype(np.uint16)
+    return ImageMatches(
+        checked[best],
+        (best + 1).astype(np.int32),
+        areas.astype(np.int64),
+        matched,
+        ignored | (outside & ~matched),
+        (iou * ~is_crowd).max(axis=1, initial=0.0),
+        np.where(partners == NO_PARTNER, NO_PARTNER, partners + 1).astype(np.int32),
+        sizes[:count],
+        truth.shape[0] * truth.shape[1],
+        len(found),
+        int(np.count_nonzero(_areas(_corners(found, shorter)) == 0)),
+    )
+
+
+def _corners(boxes: NDArray[np.float64], shorter: int) -> NDArray[np.float64]:
+    sides = np.maximum(boxes[:, 2:] - shorter, 0)
+    return np.concatenate([boxes[:, :2], boxes[:, :2] + sides], axis=1)
+
+
+def _areas(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the areas of `(…, 4)` boxes; of none where a far side lies before the near one."""
+    sides = np.maximum(corners[..., 2:] - corners[..., :2], 0)
+    areas: NDArray[np.float64] = sides[..., 0] * sides[..., 1]
+    return areas
+
+
+def _common(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the `(A, B, 4)` boxes that each of A shares with each of B."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    return np.concatenate([low, high], axis=2)

@@ -59,11 +59,26 @@ def coco_results(predictions: EntitySet) -> list[dict[str, Any]]:
 
 
 def pycocotools_stats(truth: EntitySet, results: list[dict[str, Any]]) -> NDArray[np.float64]:
+    return _stats(coco_truth(truth), results, "segm")
+
+
+def pycocotools_box_stats(truth: EntitySet, results: list[dict[str, Any]]) -> NDArray[np.float64]:
+    """Score boxes; as with detections, the size of a true box is its own area."""
+    ground = coco_truth(truth)
+    for annotation in ground["annotations"]:
+        annotation["bbox"] = coco_mask.toBbox(annotation["segmentation"]).tolist()
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+    return _stats(ground, results, "bbox")
+
+
+def _stats(
+    dataset: dict[str, Any], results: list[dict[str, Any]], kind: str
+) -> NDArray[np.float64]:
     with redirect_stdout(io.StringIO()):
         ground = COCO()
-        ground.dataset = coco_truth(truth)
+        ground.dataset = dataset
         ground.createIndex()
-        run = COCOeval(ground, ground.loadRes(results), "segm")
+        run = COCOeval(ground, ground.loadRes(results), kind)
         run.evaluate()
         run.accumulate()
         run.summarize()

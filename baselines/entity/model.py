@@ -64,6 +64,11 @@ class EntityModel(BaselineModel):
         """Sides of the canvas must be multiples of it."""
         return 32
 
+    @property
+    def finds_masks(self) -> bool:
+        """False for the detector of Table 1."""
+        return self.mask_head is not None
+
     def dense(self, pixels: Tensor) -> DenseOutputs:
         """Run encoder, pyramid, head and mask branch on normalised pixels."""
         levels = self.pyramid(self.backbone(pixels))

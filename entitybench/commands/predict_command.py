@@ -104,6 +104,8 @@ def command(
         }  # fmt: skip
         return _say(_classical(model, open_union(on, data), out, settings, quiet), as_json, quiet)
     predictor, card, options = _load(model, changes, device)
+    if not predictor.model.finds_masks:
+        return _detections(predictor, on, data, out, as_json=as_json, quiet=quiet)
     described = _described(name or _name(model), card)
     shared: dict[str, Any] = {
         "options": options, "batch": batch, "threads": jobs, "overwrite": overwrite
@@ -118,6 +120,27 @@ def command(
             for truth in open_union(on, data)
         ]
     return _say(done, as_json, quiet)
+
+
+def _detections(
+    predictor: Predictor, on: str | None, data: Path, out: Path, *, as_json: bool, quiet: bool
+) -> int:
+    """Write a detector's boxes as COCO results, and their AP^b: it has no masks to paint."""
+    from entitybench.baselines.validation import write_boxes
+    from entitybench.registry import open_union
+
+    if on is None:
+        msg = "this model finds boxes and no masks: it needs --on, and draws no panels"
+        raise click.UsageError(msg)
+    scored = []
+    for truth in open_union(on, data):
+        path = out / f"{truth.header.name}.boxes.json"
+        found = write_boxes(predictor, truth, path)
+        scored.append({"path": str(path), "APb": 100 * found.scores.AP})
+        say(f"{path}: AP^b {100 * found.scores.AP:.1f} ({truth.header.name}, strict)", quiet=quiet)
+    if as_json:
+        emit({"detections": scored})
+    return 0
 
 
 def _say(done: list[EntitySet], as_json: bool, quiet: bool) -> int:

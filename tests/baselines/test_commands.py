@@ -13,6 +13,7 @@ from entitybench.commands.predict_command import command as predict
 from entitybench.commands.train_command import command as train
 from entitybench.errors import FormatError, UnknownNameError
 from entitybench.registry import open_entity_set
+from tests.pycocotools_oracle import pycocotools_box_stats
 
 SMALL = [
     "--set", "data.short_sides=[64]", "--set", "data.test_short_side=64",
@@ -72,6 +73,25 @@ def test_photographs_get_panels(run: Path, tmp_path: Path) -> None:
     assert open_entity_set(out / "entities").ids == ("a",)
     with Image.open(out / "panels" / "a.png") as panel:
         assert panel.width > 2 * panel.height
+
+
+def test_a_detector_writes_boxes_that_pycocotools_scores_alike(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fcos"
+    call(
+        train, "--on", "coco_entity_train", "--data", str(world), "--out", str(out), "--steps", "1",
+        "--set", "mask.enabled=false", "--set", "overlap.activation=none", "--device", "cpu",
+        "--quiet", *SMALL,
+    )  # fmt: skip
+    result = call(
+        predict, "--model", str(out), "--on", "coco_entity_val", "--data", str(world),
+        "--out", str(tmp_path), "--device", "cpu", "--json",
+    )  # fmt: skip
+    [told] = json.loads(result.stdout)["detections"]
+    truth = open_entity_set("coco_entity_val", world)
+    results = json.loads(Path(told["path"]).read_text())
+    assert len(results) > 20
+    expected = pycocotools_box_stats(truth, results)[0]
+    assert told["APb"] == pytest.approx(100 * expected, abs=1e-9)
 
 
 def test_epochs_become_steps(world: Path, tmp_path: Path) -> None:
