@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from entitybench.errors import ConflictError, UnknownNameError
 from entitybench.metrics.boxes import box_records
 from entitybench.metrics.calibration import calibration_error, calibration_sums
+from entitybench.metrics.class_quality import class_scores, mean_scores
+from entitybench.metrics.class_sums import ClassSums
 from entitybench.metrics.origins import ORIGINS, has_origins, origin_columns
 from entitybench.metrics.panoptic_quality import panoptic_sums, quality_of
 from entitybench.metrics.protocol import MAX_DETECTIONS
@@ -143,7 +146,7 @@ def score_names(records: MatchRecords) -> list[str]:
     names += [*_QUALITIES, "ECE", "APb", *(f"APb{more}" for more in (*_AT, *_AREAS) if more)]
     if has_origins(records):
         names += [f"{kind}{origin}" for origin in ORIGINS for kind in ("AP", "AR")]
-    return names
+    return names if records.classes is None else [*names, *class_scores(records.classes)]
 
 
 def resample(
@@ -205,6 +208,8 @@ def _statistics(records: MatchRecords, names: set[str]) -> Iterator[Statistic]:
         yield _calibration(records)
     if names & set(_QUALITIES):
         yield _qualities(records)
+    if records.classes is not None and not names.isdisjoint(class_scores(records.classes)):
+        yield _class_qualities(records.classes)
 
 
 def _average_precision(
@@ -245,6 +250,21 @@ def _calibration(records: MatchRecords) -> Statistic:
 
     def statistic(weights: NDArray[np.float64]) -> Samples:
         return {"ECE": calibration_error(weights @ sums)}
+
+    return statistic
+
+
+def _class_qualities(sums: ClassSums) -> Statistic:
+    num_images, num_classes = len(sums.class_offsets) - 1, len(sums.names)
+    columns = 4 * sums.class_rows[:, None] + np.arange(4)
+    by_image = csr_array(
+        (sums.class_sums.ravel(), columns.ravel(), 4 * sums.class_offsets),
+        shape=(num_images, 4 * num_classes),
+    ).T
+
+    def statistic(weights: NDArray[np.float64]) -> Samples:
+        pooled = (by_image @ weights.T).T.reshape(len(weights), num_classes, 4)
+        return mean_scores(sums.things, pooled)
 
     return statistic
 

@@ -238,14 +238,25 @@ def class_scores(sums: ClassSums) -> dict[str, float]:
     Means over the classes that occur: that have a match, a spurious or a missed region. NaN
     where none does. In a mean of SQ, a class without a match counts as 0, as in panopticapi.
     """
-    things = np.array([isthing is True for isthing in sums.things], dtype=bool)
-    stuff = np.array([isthing is False for isthing in sums.things], dtype=bool)
-    among = {"": np.ones(len(sums.things), dtype=bool), "thing": things, "stuff": stuff}
-    pooled = sums.pooled()
+    return {name: float(value) for name, value in mean_scores(sums.things, sums.pooled()).items()}
+
+
+def mean_scores(
+    things: Sequence[bool | None], pooled: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of `class_scores`, each of shape `(…)`, from `(…, K, 4)` sums."""
+    among = {"": [True] * len(things)} | {
+        origin: [isthing is wanted for isthing in things]
+        for origin, wanted in (("thing", True), ("stuff", False))
+    }
     return {
-        f"{name}c{origin}": float(value)
+        f"{name}c{origin}": values
         for origin, chosen in among.items()
-        for name, value in zip(("PQ", "SQ", "RQ"), mean_quality(pooled[chosen]), strict=True)
+        for name, values in zip(
+            ("PQ", "SQ", "RQ"),
+            mean_quality(pooled[..., np.array(chosen, dtype=bool), :]),
+            strict=True,
+        )
     }
 
 

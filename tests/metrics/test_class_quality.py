@@ -28,6 +28,7 @@ from entitybench.errors import FormatError, MissingDataError
 from entitybench.metrics import ImagePair, MatchRecords
 from entitybench.metrics import evaluate as evaluate_pairs
 from entitybench.metrics.benchmark import Benchmark, evaluate
+from entitybench.metrics.bootstrap import draws, resample, score_names
 from entitybench.metrics.class_quality import (
     ClassLabels,
     class_scores,
@@ -174,6 +175,21 @@ def test_images_and_parts_are_cut_and_joined(tmp_path: Path) -> None:
     assert MatchRecords.merge([parts[0], replace(parts[1], classes=None)]).classes is None
     renamed = replace(parts[1].classes, names=tuple("abcde"))  # type: ignore[type-var]
     assert MatchRecords.merge([parts[0], replace(parts[1], classes=renamed)]).classes is None
+
+
+def test_resamples_are_scores_of_the_images_drawn() -> None:
+    random = np.random.default_rng(11)
+    records = with_sums([random_image(random, number) for number in range(7)])
+    names = ["PQc", "SQc", "RQcstuff", "PQcthing"]
+    assert set(names) <= set(score_names(records))
+    samples = resample(records, 40, 5, names)
+    for n, (weights,) in enumerate(np.concatenate(list(draws(7, 40, 5)))[:, None]):
+        chosen = records.take(np.repeat(np.arange(7), weights.astype(int)))
+        assert chosen.classes is not None
+        drawn = class_scores(chosen.classes)
+        for name in names:
+            np.testing.assert_allclose(samples[name][n], drawn[name], rtol=1e-12)
+    assert not {"PQc"} & set(score_names(replace(records, classes=None)))
 
 
 def saved(records: MatchRecords, path: Path) -> MatchRecords:
