@@ -16,9 +16,8 @@ class Kernels:
     Attributes:
         queries: Learned kernels, each of which finds one entity at most (in class-specific
             models: one thing). A stuff class has one kernel of its own beside them.
-        crowded: What becomes of images with more entities than queries: `refuse` to train on them,
-            or `leave` those entities without one that are dearest to match, as released.
         stages: Updates, one head each.
+        level: Pyramid level whose size the features have; masks are twice as fine.
         channels: Of features and kernels.
         heads: Of the attention among kernels.
         feedforward: Channels inside the feed-forward part.
@@ -27,8 +26,8 @@ class Kernels:
     """
 
     queries: int = 100
-    crowded: Literal["refuse", "leave"] = "refuse"
     stages: int = 3
+    level: Literal[2, 3] = 3
     channels: int = 256
     heads: int = 8
     feedforward: int = 2048

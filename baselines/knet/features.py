@@ -1,4 +1,4 @@
-"""The semantic pyramid: all levels at stride 8, as features to place and to name entities."""
+"""The semantic pyramid: all levels at one stride, as features to place and to name entities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch.nn import functional
 
 _GROUPS = 32
 _LEVELS = (2, 3, 4, 5)
-_OUTPUT_LEVEL = 3
 _LONGEST_WAVE = 10_000
 
 
@@ -32,42 +31,46 @@ class Unit(nn.Sequential):
 
 
 class SemanticPyramid(nn.Module):
-    """P2…P5, each convolved and doubled until it has stride 8, summed.
+    """P2…P5, each convolved and doubled until it has the size of one of them, summed.
 
-    P2 passes one convolution of stride 2, P3 one, P4 two and P5 three; P5 carries the position.
+    P2 and P3 pass one convolution (P2's has stride 2 if the sum has P3's size), P4 two and P5
+    three; P5 carries the position.
 
     Args:
         channels: In, inside and out.
+        output_level: 2 or 3: which of them the sum is as large as.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, output_level: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(nn.ModuleList(_units(channels, level)) for level in _LEVELS)
+        self._output_level = output_level
+        self.levels = nn.ModuleList(
+            nn.ModuleList(_units(channels, level, output_level)) for level in _LEVELS
+        )
         self.place = nn.Sequential(Unit(channels, channels, 1), Unit(channels, channels, 1))
         self.name = nn.Sequential(Unit(channels, channels, 1), Unit(channels, channels, 1))
 
     def forward(self, pyramid: Mapping[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return two `(B, channels, H/8, W/8)` maps: to place and to name entities."""
+        """Return two `(B, channels, h, w)` maps: to place and to name entities."""
         summed: Tensor | None = None
         for level, units in zip(_LEVELS, self.levels, strict=True):
             features = pyramid[level]
             if level == _LEVELS[-1]:
                 features = features + sine_positions(features)
-            features = _to_output_level(features, units, level)  # type: ignore[arg-type]  # a list
+            features = _doubled_between(features, units, level - self._output_level)  # type: ignore[arg-type]  # a list
             summed = features if summed is None else summed + features
         return self.place(summed), self.name(summed)
 
 
-def _units(channels: int, level: int) -> list[Unit]:
-    if level < _OUTPUT_LEVEL:
-        return [Unit(channels, channels, 3, 2)]
-    return [Unit(channels, channels, 3) for _ in range(max(1, level - _LEVELS[0]))]
+def _units(channels: int, level: int, output_level: int) -> list[Unit]:
+    stride = 2 if level < output_level else 1
+    return [Unit(channels, channels, 3, stride) for _ in range(max(1, level - _LEVELS[0]))]
 
 
-def _to_output_level(features: Tensor, units: Sequence[nn.Module], level: int) -> Tensor:
+def _doubled_between(features: Tensor, units: Sequence[nn.Module], times: int) -> Tensor:
     for number, unit in enumerate(units):
         features = unit(features)
-        if number < level - _OUTPUT_LEVEL:
+        if number < times:
             features = doubled(features)
     return features
 

@@ -31,15 +31,13 @@ from entitybench.baselines.regions import measure
 from entitybench.baselines.registry import Family
 from entitybench.errors import FormatError
 
-_STRIDE = 4  # of the masks: twice as fine as the features
-
 
 class DenseOutputs(NamedTuple):
     """Raw outputs: of the initial kernels, of each update, and the semantic map.
 
     Attributes:
         stages: The initial kernels first. N counts the queries, then the stuff classes.
-        semantic: `(B, K, h, w)` logits at stride 8.
+        semantic: `(B, K, h, w)` logits, like the masks half as fine as the final ones.
     """
 
     stages: tuple[Stage, ...]
@@ -47,7 +45,7 @@ class DenseOutputs(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What is to be found, at stride 4.
+    """What is to be found, at the masks' stride.
 
     Attributes:
         masks: `(B, G, h, w)` float32 0/1 of all slots.
@@ -81,12 +79,13 @@ class KNet(BaselineModel):
         self._is_thing = _buffer([bool(kind) for kind in kinds])
         self._things = _buffer([number for number, kind in enumerate(kinds) if kind])
         self._stuff = _buffer([number for number, kind in enumerate(kinds) if not kind])
-        self._column = _buffer([sum(kinds[:number]) for number in range(len(kinds))])
+        # of each class its place among the things; stuff, which no query is to find, has 0
+        self._column = _buffer([sum(kinds[:n]) if kind else 0 for n, kind in enumerate(kinds)])
         self.normalised = PixelNorm(config.backbone.pixels)
         self.backbone = Backbone(config.backbone)
         levels = PyramidConfig(kernels.channels, lowest=2, highest=5)
         self.pyramid = Pyramid(self.backbone.channels, levels)
-        self.features = SemanticPyramid(kernels.channels)
+        self.features = SemanticPyramid(kernels.channels, kernels.level)
         self.initial = nn.Conv2d(kernels.channels, kernels.queries, 1, bias=False)
         self.semantic = nn.Conv2d(kernels.channels, classes.count, 1)
         self.updates = nn.ModuleList(
@@ -102,10 +101,14 @@ class KNet(BaselineModel):
         return 32
 
     @property
-    def capacity(self) -> int | None:
-        """Most entities of an image that the model can be trained on; None is no limit."""
-        kernels = self.config.kernels
-        return kernels.queries if kernels.crowded == "refuse" else None
+    def capacity(self) -> int:
+        """Most entities of an image that the model can be trained on."""
+        return self.config.kernels.queries
+
+    @property
+    def mask_stride(self) -> int:
+        """Pixels between the cells of a mask: half of the features'."""
+        return 2 ** (self.config.kernels.level - 1)
 
     def load_published(self, path: Path) -> Sequence[str]:
         """Load a released K-Net (`.pth` of MMDetection), by renaming.
@@ -146,8 +149,8 @@ class KNet(BaselineModel):
 
     def targets(self, batch: Batch) -> Targets:
         """Sample the id map where the cells of the masks lie."""
-        half = _STRIDE // 2
-        ids = batch.ids[:, half::_STRIDE, half::_STRIDE]
+        stride = self.mask_stride
+        ids = batch.ids[:, stride // 2 :: stride, stride // 2 :: stride]
         slots = torch.arange(1, batch.num_slots + 1, device=ids.device)
         masks = (ids[:, None] == slots[:, None, None]).float()
         labels = batch.labels if self.classes else torch.zeros_like(batch.labels)
@@ -251,9 +254,11 @@ class KNet(BaselineModel):
         scores, order = scores.sort(dim=1, descending=True, stable=True)
         masks = _enlarged(last.masks).sigmoid()
         masks = masks.gather(1, order[..., None, None].expand_as(masks))
-        boxes = mask_boxes(masks > 0.5) * _STRIDE
+        boxes = mask_boxes(masks > 0.5) * self.mask_stride
         valid = torch.ones_like(scores, dtype=torch.bool)
-        return MaskCandidates(scores, valid, boxes, labels.gather(1, order), masks, _STRIDE)
+        return MaskCandidates(
+            scores, valid, boxes, labels.gather(1, order), masks, self.mask_stride
+        )
 
     def _scores(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Return `(B, N)` scores and classes: the likeliest thing, or the kernel's own stuff."""

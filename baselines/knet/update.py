@@ -19,7 +19,7 @@ class Stage(NamedTuple):
 
     Attributes:
         classes: `(B, N, K)` logits; K is 0 for the initial kernels.
-        masks: `(B, N, h, w)` logits at stride 8.
+        masks: `(B, N, h, w)` logits at the features' stride.
         bank: Path → `(B, N, h, w)` logits of the bank's paths, in training alone.
     """
 
