@@ -167,6 +167,7 @@ def test_checkpoints_keep_the_model(
     save(tmp_path / "model.safetensors", model, card)
     again, there = load_model(tmp_path / "model.safetensors")
     assert (there.family, there.classes, there.step) == (name, classes, 7)
+    assert again.config == config_of(kind, mode)  # `predict` reads it
     images = scenes(make_batch).images
     mine, theirs = model.candidates(images), again.eval().candidates(images)
     assert torch.equal(mine.scores, theirs.scores)
