@@ -140,6 +140,7 @@ def load_model(path: Path, changes: Mapping[str, Any] | None = None) -> tuple[Ba
         table[key] = {**table.get(key, {}), **value}
     config = config_from(kind.config, table, str(path))
     model = kind.build(config, card.classes)
+    model.config = config
     load_weights(path, model)
     return model, card
 

@@ -69,7 +69,13 @@ class MaskCandidates:
 
 
 class BaselineModel(nn.Module, ABC):
-    """A trainable baseline."""
+    """A trainable baseline.
+
+    Attributes:
+        config: What it was built from; `load_model` sets it.
+    """
+
+    config: Any
 
     def __init__(self) -> None:
         super().__init__()

@@ -187,7 +187,7 @@ def _load(
         msg = f"`{strange[0]}` cannot change after training"
         raise FormatError(msg, hint="`inference`, `data` and `schedule.precision` can")
     model, card = load_model(find_checkpoint(path), table)
-    config: Any = getattr(model, "config")  # noqa: B009
+    config = model.config
     model.run_with(config.schedule)
     best = "cuda" if torch.cuda.is_available() and device == "best" else "cpu"
     model.to(best).eval()
