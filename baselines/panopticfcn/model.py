@@ -195,11 +195,12 @@ class PanopticFCN(BaselineModel):
         every = torch.cat([m.flatten(2) for m in outputs.kernels], 2).transpose(1, 2)
         rows = places.flatten(1)[..., None].expand(-1, -1, every.shape[2])
         kernels: Tensor = self.thing_generator(every.gather(1, rows))
-        return kernels.unflatten(1, places.shape[1:])
+        return kernels.reshape(*places.shape, kernels.shape[2])
 
     def _dice(self, features: Tensor, kernels: Tensor, chosen: Chosen, masks: Tensor) -> Tensor:
         """Return the `(B, K, P)` Dice losses of the masks of P kernels of each chosen pair."""
-        found = _apply(kernels.flatten(1, 2), features).sigmoid().unflatten(1, kernels.shape[1:3])
+        found = _apply(kernels.flatten(1, 2), features).sigmoid()
+        found = found.reshape(*kernels.shape[:3], *found.shape[2:])
         number = chosen.index % masks.shape[1]
         wanted = number[..., None, None].expand(-1, -1, *masks.shape[2:])
         return dice_losses(found, masks.gather(1, wanted)[:, :, None])
@@ -279,7 +280,7 @@ class PanopticFCN(BaselineModel):
 
 def _apply(kernels: Tensor, features: Tensor) -> Tensor:
     """Return the `(B, K, h, w)` logits of `(B, K, D)` kernels on `(B, D, h, w)` features."""
-    return torch.bmm(kernels, features.flatten(2)).unflatten(2, features.shape[2:])
+    return torch.bmm(kernels, features.flatten(2)).reshape(*kernels.shape[:2], *features.shape[2:])
 
 
 def _counts(*values: Tensor) -> Tensor:

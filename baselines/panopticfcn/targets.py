@@ -86,7 +86,7 @@ def centre_map(
     drawn = (across * down * member[..., None, None]).flatten(2)
     target = drawn.new_zeros(len(drawn), channels, drawn.shape[2])
     target.scatter_reduce_(1, channel[..., None].expand_as(drawn), drawn, "amax")
-    return target.unflatten(2, shape)
+    return target.reshape(*target.shape[:2], *shape)
 
 
 def _bump(centre: Tensor, radius: Tensor, length: int) -> Tensor:

@@ -47,8 +47,8 @@ def test_killed_and_resumed_gives_the_same_weights(
     specific: str, world: Path, tmp_path: Path
 ) -> None:
     truth = open_entity_set("coco_entity_train", world)
-    changes = (*SMALL, f"head.class_specific={specific}", "schedule.save_every=1")
-    changes = (*changes, "schedule.steps=2", "schedule.precision=float32")
+    changes = [*SMALL, f"head.class_specific={specific}", "schedule.save_every=1"]
+    changes += ["schedule.steps=2", "schedule.precision=float32"]
     whole = train(make_run(truth, tmp_path / "whole", *changes))
 
     def kill(progress: Progress) -> None:
