@@ -103,12 +103,14 @@ class KNet(BaselineModel):
     @property
     def capacity(self) -> int:
         """Most entities of an image that the model can be trained on."""
-        return self.config.kernels.queries
+        queries: int = self.config.kernels.queries
+        return queries
 
     @property
     def mask_stride(self) -> int:
         """Pixels between the cells of a mask: half of the features'."""
-        return 2 ** (self.config.kernels.level - 1)
+        stride: int = 2 ** (self.config.kernels.level - 1)
+        return stride
 
     def load_published(self, path: Path) -> Sequence[str]:
         """Load a released K-Net (`.pth` of MMDetection), by renaming.
@@ -219,7 +221,8 @@ class KNet(BaselineModel):
         total = focal_sum(logits[:, :queries][..., self._things], wanted.float())
         own = logits[:, queries:][..., self._stuff].diagonal(dim1=1, dim2=2)
         total = total + focal_sum(own, there[:, queries:].float())
-        return self.config.losses.entityness * share(total, count)
+        weight: float = self.config.losses.entityness
+        return weight * share(total, count)
 
     def _module_losses(
         self, stage: Stage, masks: Tensor, truth: Tensor, there: Tensor, count: Tensor
@@ -241,7 +244,8 @@ class KNet(BaselineModel):
         columns = torch.arange(self.classes.count, device=logits.device)
         wanted = (targets.classes[:, None] == columns[:, None, None]).float()
         count = global_sum((targets.classes >= 0).sum().float()).clamp(min=1)
-        return self.config.losses.semantic * share(focal_sum(_enlarged(logits), wanted), count)
+        weight: float = self.config.losses.semantic
+        return weight * share(focal_sum(_enlarged(logits), wanted), count)
 
     # --- prediction --------------------------------------------------------------
 

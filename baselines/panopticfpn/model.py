@@ -153,8 +153,10 @@ class PanopticFPN(BaselineModel):
         regions = self._regions(levels, boxes, BOX_CELLS)
         with self._autocast(boxes.device.type):
             logits, changes = self.box_head(regions.flatten(0, 1))
-        return logits.float().unflatten(0, boxes.shape[:2]), changes.float().unflatten(
-            0, boxes.shape[:2]
+        batch, count = boxes.shape[:2]
+        return (
+            logits.float().reshape(batch, count, -1),
+            changes.float().reshape(batch, count, -1, 4),
         )
 
     def _mask_outputs(self, levels: Sequence[Tensor], boxes: Tensor, column: Tensor) -> Tensor:
@@ -163,7 +165,8 @@ class PanopticFPN(BaselineModel):
         with self._autocast(boxes.device.type):
             masks = self.mask_head(regions.flatten(0, 1))
         index = column.flatten()[:, None, None, None].expand(-1, 1, *masks.shape[2:])
-        return masks.gather(1, index)[:, 0].float().unflatten(0, boxes.shape[:2])
+        own: Tensor = masks.gather(1, index)[:, 0].float()
+        return own.reshape(*boxes.shape[:2], *own.shape[1:])
 
     def _regions(self, levels: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
         level = level_of(boxes, self.config.heads.canonical, len(levels))
@@ -193,11 +196,11 @@ class PanopticFPN(BaselineModel):
             anchors, entities.boxes, entities.wanted, config.foreground, config.background
         )
         drawn = draw(positive, negative, batch.seeds, config.per_image, 0.5)
-        logits = outputs.objectness.float().gather(1, drawn.index)
+        logits = outputs.objectness.float().gather(1, drawn.place)
         objectness = functional.binary_cross_entropy_with_logits(
             logits, drawn.positive.float(), reduction="none"
         )
-        fore = drawn.index[:, : drawn.slots]
+        fore = drawn.place[:, : drawn.slots]
         targets = encode(
             anchors[fore], _of_entities(entities.boxes, entity.gather(1, fore)), PROPOSAL_SCALE
         )
@@ -219,8 +222,8 @@ class PanopticFPN(BaselineModel):
             )
             # other keys than the anchors': an image's first proposals are no first anchors
             drawn = draw(positive, negative, ~batch.seeds, config.per_image, config.positive)
-        boxes = _rows(proposals, drawn.index)
-        entity = entity.gather(1, drawn.index)
+        boxes = _rows(proposals, drawn.place)
+        entity = entity.gather(1, drawn.place)
         column = entities.column.gather(1, entity) if batch.num_slots else entity
         logits, changes = self._box_outputs(outputs.levels, boxes)
         count = global_sum(drawn.valid.sum().float()).clamp(min=1)

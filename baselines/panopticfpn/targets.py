@@ -15,13 +15,13 @@ class Drawn(NamedTuple):
     """Places drawn for training: first P slots for foreground, then slots for background.
 
     Attributes:
-        index: `(B, S)` int64 places.
+        place: `(B, S)` int64 among what it was drawn from.
         valid: `(B, S)` bool: the slot is used.
         positive: `(B, S)` bool: used, and foreground.
         slots: P.
     """
 
-    index: Tensor
+    place: Tensor
     valid: Tensor
     positive: Tensor
     slots: int

@@ -278,9 +278,10 @@ def slow_losses(model: KNet, batch: Batch) -> dict[str, float]:
                         )
         count = max(len(pairs), 1)
         for logit, mask in pairs:
-            p, t = logit.sigmoid(), mask.float()
-            entropy = functional.binary_cross_entropy(p, t)
-            dice = 1 - 2 * (p * t).sum() / (p.square().sum() + t.sum() + 1e-5)
+            chance, t = logit.sigmoid(), mask.float()
+            entropy = functional.binary_cross_entropy(chance, t)
+            total_area = chance.square().sum() + t.sum() + 1e-5
+            dice = 1 - 2 * (chance * t).sum() / total_area
             total["mask"] += config.mask * float(entropy) / count
             total["dice"] += config.dice * float(dice) / count
         total["rank"] += config.rank * rank / max(owned, 1)

@@ -197,16 +197,16 @@ def test_what_is_drawn() -> None:
     drawn = draw(positive, negative, seeds, 16, 0.25)
     assert drawn.slots == 4
     for b, (fore, back) in enumerate([(4, 12), (2, 14), (0, 0)]):
-        used = drawn.index[b][drawn.valid[b]].tolist()
+        used = drawn.place[b][drawn.valid[b]].tolist()
         assert len(set(used)) == len(used) == fore + back
         assert int(drawn.positive[b].sum()) == fore
-        assert positive[b][drawn.index[b][drawn.positive[b]]].all()
-        assert negative[b][drawn.index[b][drawn.valid[b] & ~drawn.positive[b]]].all()
+        assert positive[b][drawn.place[b][drawn.positive[b]]].all()
+        assert negative[b][drawn.place[b][drawn.valid[b] & ~drawn.positive[b]]].all()
     assert not drawn.positive[:, 4:].any()
     again = draw(positive[:1], negative[:1], seeds[:1], 16, 0.25)
-    assert torch.equal(again.index[0], drawn.index[0])  # whatever else is in the batch
+    assert torch.equal(again.place[0], drawn.place[0])  # whatever else is in the batch
     other = draw(positive[:1], negative[:1], seeds[1:2], 16, 0.25)
-    assert not torch.equal(other.index[0], drawn.index[0])
+    assert not torch.equal(other.place[0], drawn.place[0])
 
 
 def test_masks_inside_boxes() -> None:
