@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from entitybench.baselines.batch import Batch, Images
@@ -429,6 +429,29 @@ def _boxes(masks: Tensor) -> Tensor:
         sides.append(torch.stack([first, last], -1) * along.any(2)[..., None] * _STRIDE)
     (x0, x1), (y0, y1) = (side.float().unbind(-1) for side in sides)
     return torch.stack([x0, y0, x1, y1], -1)
+
+
+def draw_as_original(
+    transformers: Sequence[nn.Module], queries: nn.Embedding, heads: Sequence[nn.Module]
+) -> None:
+    """Draw first weights as DETR does, in place of transformers' own: all N(0, 0.02).
+
+    Queries that nearly agree take long to tell apart, and small weights long to grow.
+
+    Args:
+        transformers: Get Xavier's uniform weights.
+        queries: Get N(0, 1).
+        heads: Linear maps and convolutions among them get torch's default.
+    """
+    for module in transformers:
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+    nn.init.normal_(queries.weight)
+    for head in heads:
+        for layer in head.modules():
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                layer.reset_parameters()
 
 
 class QueryOutputs(NamedTuple):

@@ -31,6 +31,7 @@ from entitybench.baselines.queries import (
     candidates_of,
     class_costs,
     classification_sum,
+    draw_as_original,
     enlarged,
     match,
     own_pixels,
@@ -150,6 +151,11 @@ class Detr(QueryModel):
         self.bbox_predictor = whole.detr.bbox_predictor
         self.bbox_attention = whole.bbox_attention
         self.mask_head = whole.mask_head
+        draw_as_original(
+            [self.encoder, self.decoder],
+            self.query_position_embeddings,
+            [self.input_projection, self.class_labels_classifier, self.bbox_predictor],
+        )
 
     def prepared(self, state: State) -> State:
         """Return a file's weights, with our classes and without joint attention weights."""

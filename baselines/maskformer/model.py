@@ -29,6 +29,7 @@ from entitybench.baselines.queries import (
     QueryOutputs,
     Transformer,
     dice_costs,
+    draw_as_original,
     encoder_rules,
     enlarged,
     focal_costs,
@@ -107,6 +108,11 @@ class MaskFormer(MaskQueryModel):
         self.transformer = whole.model.transformer_module
         self.class_predictor = whole.class_predictor
         self.mask_embedder = whole.mask_embedder
+        draw_as_original(
+            [self.transformer.decoder],
+            self.transformer.queries_embedder,
+            [self.class_predictor, self.mask_embedder],
+        )
 
     def dense(self, pixels: Tensor) -> QueryOutputs:
         """Run the network on normalised pixels."""
