@@ -151,13 +151,17 @@ def check_comparable(runs: Sequence[Run]) -> None:
             raise ConflictError(msg, where=where, hint=hint)
 
 
-def with_union(runs: Sequence[Run]) -> list[Run]:
-    """Add, for each model, the pooled images of all single test sets, from its match records.
+def with_union(runs: Sequence[Run], tests: Sequence[str] = ()) -> list[Run]:
+    """Add, for each model, the pooled images of single test sets, from its match records.
+
+    Args:
+        runs: As read.
+        tests: The sets to pool; all that there are, if none are named.
 
     A model that lacks a test set or its records, or that has results on that union already,
     gets no new run; neither does one whose parts follow different protocols.
     """
-    single = sorted({run.ground_truth for run in runs if len(run.tested_on) == 1})
+    single = sorted(tests or {run.ground_truth for run in runs if len(run.tested_on) == 1})
     if len(single) < 2:
         return list(runs)
     union = "+".join(single)

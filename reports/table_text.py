@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from entitybench.reports.comparison import Comparison, answer
 from entitybench.reports.leaderboard import DASH
 from entitybench.reports.published import Published, Table
-from entitybench.reports.results import Run
+from entitybench.reports.results import Run, with_union
 
 
 def measured(
     table: Table, runs: Sequence[Run], published: Published
 ) -> dict[tuple[int, int], Comparison]:
-    """Return what was measured for a table, by row and column."""
+    """Return what was measured for a table, by row and column; its unions are pooled here."""
+    for union in sorted({c.tested_on for c in table.cells() if len(c.tested_on) > 1}):
+        runs = with_union(runs, union)
     found = ((cell, answer(cell, runs, published)) for cell in table.cells())
     return {(cell.row, cell.column): hit for cell, hit in found if hit is not None}
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,9 +18,13 @@ from entitybench.metrics.benchmark import evaluate
 from entitybench.photographs import GENERATED
 from entitybench.reports.examples import choose
 from entitybench.reports.page import UNTRAINED, Origin
+from entitybench.reports.published import published
 from entitybench.reports.report import LARGEST_PAGE, Options, load, write_report
+from entitybench.reports.results import Run
+from entitybench.reports.table_text import measured
+from entitybench.result import ModelInfo
 from entitybench.signature import MetricSignature
-from tests.reports.conftest import COCO, STAND_INS, TESTS, Bench
+from tests.reports.conftest import ADE, COCO, STAND_INS, TESTS, Bench
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -263,6 +268,38 @@ def test_the_command_says_where_the_page_is(bench: Bench, tmp_path: Path) -> Non
         str(bench.results), "--out", str(tmp_path / "r"), "--bootstrap", "0", "--pictures", "none"
     )
     assert f"wrote {tmp_path / 'r' / 'index.html'}: 18 results" in said
+
+
+def test_the_unions_of_a_table_are_pooled_for_it(bench: Bench) -> None:
+    """The paper's CO+A row, where a third test set is there as well."""
+    runs = load(bench.results, allow_mixed=False)
+    own = [
+        replace(run, result=msgspec.structs.replace(run.result, model=named(run)))
+        for run in runs
+        if run.method == "stand-in-a" and not run.pooled_from
+    ]
+    third = [
+        replace(
+            run,
+            result=msgspec.structs.replace(
+                run.result,
+                ground_truth=msgspec.structs.replace(run.result.ground_truth, name="other"),
+            ),
+        )
+        for run in own
+        if run.ground_truth == TESTS[0]
+    ]
+    found = measured(published().table("7a"), [*own, *third], published())
+    told = {(hit.cell.row, hit.runs[0].name): hit.value for hit in found.values()}
+    assert len(told) == 9  # three trainings on three rows
+    pooled = {r.name: r.points("AP") for r in runs if r.pooled_from}
+    for name in (f"stand-in-a@{COCO}", f"stand-in-a@{ADE}"):
+        assert told[2, name.replace("stand-in-a", "tiny")] == pooled[name]
+
+
+def named(run: Run) -> ModelInfo:
+    name = run.name.replace("stand-in-a", "tiny")
+    return msgspec.structs.replace(run.result.model, name=name)
 
 
 def test_a_table_of_the_paper_on_stdout(bench: Bench) -> None:
