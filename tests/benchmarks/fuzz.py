@@ -110,9 +110,32 @@ def fuzz_png(random: Random, _: Path) -> None:
         image.putpalette(bytes(768))
     file = BytesIO()
     image.save(file, format="PNG")
-    png = _with_right_sums(broken(random, file.getvalue()))
+    png = _broken_png(random, file.getvalue())
     read_plain(png, shape)
     decode_map(png, shape, 9, 0)
+
+
+def _broken_png(random: Random, png: bytes) -> bytes:
+    """Leave a PNG whole, or break it anywhere, or inside its rows, or inside its codes."""
+    kind = random.random()
+    if kind < 0.2:
+        return png
+    if kind < 0.5:
+        return _with_right_sums(broken(random, png))
+    start = png.index(b"IDAT") + 4
+    size = int.from_bytes(png[start - 8 : start - 4], "big")
+    data = png[start : start + size]
+    if kind < 0.75:
+        level, strategy = int(random.integers(0, 10)), int(random.integers(0, 5))
+        deflate = zlib.compressobj(level, zlib.DEFLATED, 15, 8, strategy)
+        rows = bytearray(zlib.decompress(data))
+        for _ in range(int(random.integers(0, 3))):
+            rows[int(random.integers(0, len(rows)))] = int(random.integers(0, 6))
+        data = deflate.compress(bytes(rows)) + deflate.flush()
+    else:
+        data = data[:2] + broken(random, data[2:-4]) + data[-4:]
+    head, tail = png[: start - 8] + len(data).to_bytes(4, "big") + b"IDAT", png[start + size :]
+    return _with_right_sums(head + data + tail)
 
 
 def _with_right_sums(png: bytes) -> bytes:
@@ -181,7 +204,7 @@ def fuzz_maps(random: Random, folder: Path) -> None:
     with path.open("wb") as file:
         images = (TruthImage(str(i), m) for i, m in enumerate(maps))
         compile_maps(images, PixelOrder.ROWS, file)
-    pngs = {str(i): _with_right_sums(broken(random, encode_map(m))) for i, m in enumerate(maps)}
+    pngs = {str(i): _broken_png(random, encode_map(m)) for i, m in enumerate(maps)}
     stored = StoredMaps(
         _Memory(pngs),
         [f"maps/{name}.png" for name in pngs],

@@ -1,4 +1,4 @@
-"""Score palette-PNG sets once and print the CPU seconds: `… png_sets zlib|isal TRUTH PREDICTIONS`.
+"""Score palette-PNG sets once and print the CPU seconds: `… png_sets TRUTH PREDICTIONS [quick]`.
 
 Imports are counted: a user pays for them.
 """
@@ -9,12 +9,10 @@ import sys
 import time
 
 
-def main(inflater: str, truth: str, predictions: str) -> None:
-    if inflater == "zlib":
-        sys.modules["isal"] = None  # type: ignore[assignment]  # as if it were not installed
+def main(truth: str, predictions: str, quick: str = "") -> None:
     from entitybench.metrics.benchmark import evaluate
 
-    evaluate(predictions, truth)
+    evaluate(predictions, truth, tables=not quick)
     print(time.process_time())
 
 
