@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import click
 import numpy as np
+from matplotlib.figure import Figure
 
 from tests.benchmarks.dataset import Benchmark, benchmark_set, repeated_set
 from tests.benchmarks.scenes import Recipe
@@ -205,24 +206,43 @@ def many_images(runner: Runner, made: Benchmark, times: int) -> list[Bar]:
     return [Bar(what, f"{cost.rss:.0f} MB", "below 1,000 MB", cost.rss < 1000)]
 
 
-def growth(runner: Runner, root: Path | None, counts: list[int]) -> dict[str, list[list[float]]]:
-    """Time against images, entities per image, and side of the image."""
-    curves: dict[str, list[list[float]]] = {"images": [], "entities": [], "side": []}
-    for count in counts:
-        made = benchmark_set(count, root=root)
-        curves["images"].append([count, _seconds(runner, made)])
+def growth(runner: Runner, root: Path | None, made: Benchmark) -> dict[str, list[list[float]]]:
+    """CPU ms per image against images, entities per image, and side of the image."""
+    few = benchmark_set(1000, root=root)
+    sets = [few, made, *(repeated_set(made, times) for times in (4, 20))]
+    curves = {"images": [[m.num_images, _milliseconds(runner, m)] for m in sets]}
+    curves["entities"] = []
     for entities in (5, 20, 50, 100, 200, 500):
-        made = benchmark_set(60, root=root, recipe=Recipe((640, 480), entities))
-        curves["entities"].append([entities, _seconds(runner, made) / 60])
+        drawn = benchmark_set(60, root=root, recipe=Recipe((640, 480), entities))
+        curves["entities"].append([entities, _milliseconds(runner, drawn)])
+    curves["side"] = []
     for side in (256, 512, 1024, 2048, 4096):
-        made = benchmark_set(24, root=root, recipe=Recipe((side, side), 10))
-        curves["side"].append([side, _seconds(runner, made) / 24])
+        drawn = benchmark_set(24, root=root, recipe=Recipe((side, side), 10))
+        curves["side"].append([side, _milliseconds(runner, drawn)])
     return curves
 
 
-def _seconds(runner: Runner, made: Benchmark) -> float:
+def draw(curves: dict[str, list[list[float]]], file: Path) -> None:
+    """Draw the growth of cost, a panel for each of the three, on logarithmic axes."""
+    names = {"images": "images", "entities": "entities per image", "side": "side of the image, px"}
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    axes = figure.subplots(1, len(names), sharey=True)
+    for panel, (name, label) in zip(axes, names.items(), strict=True):
+        at, cost = zip(*curves[name], strict=True)
+        panel.loglog(at, cost, "o-", color="#2f6db3")
+        panel.set_xticks(at, [f"{x:,.0f}" for x in at], rotation=45, minor=False)
+        panel.set_xticks([], minor=True)
+        panel.set_xlabel(label)
+        panel.grid(color="#e4e4e4", which="major")
+    axes[0].set_ylabel("CPU ms per image")
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
+
+
+def _milliseconds(runner: Runner, made: Benchmark) -> float:
+    """Return what an image costs: the median of three runs, truth compiled before."""
     runner.cost("entitybench", made.truth, made.results)
-    return median(runner.cost("entitybench", made.truth, made.results).cpu for _ in range(3))
+    runs = [runner.cost("entitybench", made.truth, made.results).cpu for _ in range(3)]
+    return 1000 * median(runs) / made.num_images
 
 
 @click.command()
@@ -230,9 +250,7 @@ def _seconds(runner: Runner, made: Benchmark) -> float:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--root", type=click.Path(path_type=Path), help="Where sets are kept.")
 @click.option("--large/--no-large", default=False, help="Also 100,000 images.")
-@click.option(
-    "--curves", type=click.Path(path_type=Path), help="Also measure growth, to this JSON."
-)
+@click.option("--curves", type=click.Path(path_type=Path), help="Draw how cost grows, as SVG.")
 def main(images: int, rounds: int, root: Path | None, large: bool, curves: Path | None) -> None:
     """Print every bar and whether it holds."""
     made = benchmark_set(images, root=root)
@@ -245,7 +263,9 @@ def main(images: int, rounds: int, root: Path | None, large: bool, curves: Path 
         if large:
             bars += many_images(runner, made, 100_000 // images)
         if curves is not None:
-            curves.write_text(json.dumps(growth(runner, root, [250, 500, 1000, 5000]), indent=1))
+            grown = growth(runner, root, made)
+            draw(grown, curves)
+            click.echo(json.dumps(grown))
     finally:
         shutil.rmtree(scratch)
     for bar in bars:
