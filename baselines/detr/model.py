@@ -209,7 +209,7 @@ class Detr(QueryModel):
             never = torch.finfo(outputs.memory.dtype).min
             outside = torch.where(outputs.inside, 0.0, never)[:, None, None]
             attention = self.bbox_attention(queries, outputs.memory, attention_mask=outside)
-            masks = self.mask_head(outputs.projected, attention, outputs.maps)
+            masks: Tensor = self.mask_head(outputs.projected, attention, outputs.maps)
         return masks.float().unflatten(0, queries.shape[:2])[:, :, 0]
 
     # --- training ----------------------------------------------------------------

@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -168,7 +169,8 @@ def test_parts_subsets_and_boundaries_are_no_results(bench: Bench, tmp_path: Pat
     names = []
     for extra in ("subset:part-1-of-2", "subset:night@0011aabb", "boundary:0.02"):
         key, _, value = extra.partition(":")
-        metric = replace(MetricSignature.parse(told["signature"]["metric"]), **{key: value})
+        change: dict[str, Any] = {key: value}
+        metric = replace(MetricSignature.parse(told["signature"]["metric"]), **change)
         names.append(folder / f"{key}-{value[:4]}.json")
         names[-1].write_text(
             json.dumps(told | {"signature": told["signature"] | {"metric": str(metric)}})

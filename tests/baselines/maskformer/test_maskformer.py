@@ -147,7 +147,7 @@ def decoder_gigamacs(model: Any) -> float:
         model.dense(pixels)
     with FlopCounterMode(display=False) as encoder:
         model.backbone(pixels)
-    return (whole.get_total_flops() - encoder.get_total_flops()) / 2e9
+    return float(whole.get_total_flops() - encoder.get_total_flops()) / 2e9
 
 
 # --- published weights -------------------------------------------------------
