@@ -210,7 +210,7 @@ class Detr(QueryModel):
             outside = torch.where(outputs.inside, 0.0, never)[:, None, None]
             attention = self.bbox_attention(queries, outputs.memory, attention_mask=outside)
             masks: Tensor = self.mask_head(outputs.projected, attention, outputs.maps)
-        return masks.float().unflatten(0, queries.shape[:2])[:, :, 0]
+        return masks.float().reshape(*queries.shape[:2], *masks.shape[2:])
 
     # --- training ----------------------------------------------------------------
 
