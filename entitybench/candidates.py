@@ -179,7 +179,7 @@ def _runs_of_segmentation(
         if runs is not None:
             return runs
     if isinstance(segmentation, list):
-        counts = decode_counts(_polygon_text(shape, segmentation))
+        counts = decode_counts(polygon_text(shape, segmentation))
     elif isinstance(segmentation, Mapping):
         counts = _rle_counts(shape, segmentation)
     else:
@@ -216,7 +216,16 @@ def _rle_counts(shape: tuple[int, int], rle: Mapping[str, Any]) -> NDArray[np.in
     raise FormatError(msg)
 
 
-def _polygon_text(shape: tuple[int, int], polygons: Sequence[Any]) -> bytes:
+def polygon_text(shape: tuple[int, int], polygons: Sequence[Any]) -> bytes:
+    """Return the RLE text of what polygons cover together, as pycocotools draws them.
+
+    Args:
+        shape: Height and width of the image.
+        polygons: Lists x1, y1, x2, y2, … in pixels.
+
+    Raises:
+        FormatError: There is no polygon, or one has no three points, or wild coordinates.
+    """
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             msg = "a polygon is a list x1, y1, x2, y2, … of three points or more"

@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from entitybench import kernel
 from entitybench.compiled_truth import ENTRY, Masks, compile_masks
 from entitybench.formats.image_ids import ImageId
 from entitybench.formats.json_rows import (
@@ -26,6 +25,8 @@ from entitybench.formats.json_rows import (
     MappedText,
     NotPlainError,
     Rows,
+    fit_masks,
+    lacks,
     scan_list,
     scan_members,
     skip_value,
@@ -78,11 +79,6 @@ def compile_instances(path: Path, file: IO[bytes]) -> None:
     entries["width"] = [image.width for image in images]
     entries["num_entities"] = np.bincount(place[~is_crowd], minlength=len(images))
     entries["num_crowds"] = np.bincount(place[is_crowd], minlength=len(images))
-    if np.any(
-        (rows["height"] != entries["height"][place]) | (rows["width"] != entries["width"][place])
-    ):
-        msg = "a mask has another size than its image"
-        raise NotPlainError(msg)
     annotated = np.zeros(len(rows) + len(images))
     annotated[np.arange(len(rows)) + place + 1] = rows["area"]
     counts = np.bincount(place, minlength=len(images))
@@ -95,7 +91,12 @@ def compile_instances(path: Path, file: IO[bytes]) -> None:
         np.zeros(len(rows)),
         np.concatenate(([0], np.cumsum(counts))),
     )
+    masks = fit_masks(masks, _shapes(rows), _shapes(entries[place]))
     compile_masks([stem_of(image) for image in images], entries, masks, annotated, file)
+
+
+def _shapes(rows: NDArray[np.void]) -> NDArray[np.uint32]:
+    return np.stack([rows["height"], rows["width"]], axis=1)
 
 
 def _places(images: list[ImageInfo], rows: Rows) -> NDArray[np.int64]:
@@ -132,9 +133,9 @@ def _scan(text: MappedText) -> tuple[list[ImageInfo], Rows]:
         return scan_list(text, position, take)
 
     def take(rows: Rows) -> None:
-        odd = (rows["present"] & (_NEEDED | IMAGE_IS_TEXT) != _NEEDED) | ~np.isfinite(rows["area"])
-        if np.any(odd | (rows["kind"] == kernel.SEGMENT_POLYGONS)):
-            msg = "polygons, or a row without image id, RLE or area"
+        by_name = rows["present"] & IMAGE_IS_TEXT != 0
+        if np.any(lacks(rows, _NEEDED) | by_name | ~np.isfinite(rows["area"])):
+            msg = "a row without image id, mask or area"
             raise NotPlainError(msg)
         parts.append(rows.copy())
 

@@ -1,7 +1,7 @@
 """COCO results JSON in columns: what the compiled kernel matches without a Python object a mask.
 
 The file is `CocoResults`' own; this reader takes it where the kernel is active and everything in
-it is plain. Whatever is not (polygons, missing scores, an error) is `CocoResults`' to read.
+it is plain. Whatever is not (missing scores, an error) is `CocoResults`' to read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from entitybench.formats.json_rows import (
     MappedText,
     NotPlainError,
     Rows,
+    fit_masks,
     is_list,
+    lacks,
     scan_list,
     scan_members,
     scan_whole_list,
@@ -55,7 +57,7 @@ class ScannedResults(Predictions):
         offsets: `(K,)` int64 place of each RLE text.
         lengths: `(K,)` uint32 bytes of it.
         kinds: `(K,)` uint8 `kernel.SEGMENT_…`.
-        shapes: `(K, 2)` uint32 height and width that the RLE states.
+        shapes: `(K, 2)` uint32 height and width that the RLE states; polygons state none.
 
     Raises:
         NotPlainError: `CocoResults` should read this file.
@@ -76,7 +78,7 @@ class ScannedResults(Predictions):
         self.lengths = columns.joined("text_size", np.uint32)
         self.kinds = columns.joined("kind", np.uint8)
         self.shapes = np.stack([columns.joined(n, np.uint32) for n in ("height", "width")], axis=1)
-        _refuse_odd(self.scores, self.kinds)
+        _refuse_odd(self.scores)
         self._of_image = _group(columns.images, ImageIds(image_ids), self._path)
         self.image_ids = frozenset(self._of_image)
         self.description = (
@@ -91,16 +93,13 @@ class ScannedResults(Predictions):
             shapes: `(I, 2)` height and width of each.
 
         Raises:
-            NotPlainError: A mask has another size than its image.
+            NotPlainError: A mask has another size than its image, or polygons are damaged.
         """
         none = np.zeros(0, dtype=np.int64)
         groups = [self._of_image.get(image_id, none) for image_id in image_ids]
         counts = np.array([len(group) for group in groups], dtype=np.int64)
         order = np.concatenate([none, *groups])
-        if np.any(self.shapes[order] != np.repeat(shapes, counts, axis=0)):
-            msg = "a mask has another size than its image"
-            raise NotPlainError(msg)
-        return Masks(
+        masks = Masks(
             self.text.view,
             b"",
             self.offsets[order],
@@ -109,6 +108,7 @@ class ScannedResults(Predictions):
             self.scores[order],
             np.concatenate(([0], np.cumsum(counts))),
         )
+        return fit_masks(masks, self.shapes[order], np.repeat(shapes, counts, axis=0))
 
     def entry(self, image: ImageSize) -> ResultsEntry:
         """Return the results of one image; none, if the file does not mention it."""
@@ -125,14 +125,16 @@ class ScannedResults(Predictions):
     def _segmentation(self, index: int) -> bytes:
         start = int(self.offsets[index])
         counts = self.text.view[start : start + int(self.lengths[index])]
+        if self.kinds[index] == kernel.SEGMENT_POLYGONS:
+            return counts
         if self.kinds[index] != kernel.SEGMENT_LIST:
             counts = b'"%s"' % counts
         return b'{"size":[%d,%d],"counts":%s}' % (*self.shapes[index].tolist(), counts)
 
 
-def _refuse_odd(scores: NDArray[np.float64], kinds: NDArray[np.uint8]) -> None:
-    if np.any(kinds == kernel.SEGMENT_POLYGONS) or not np.all((scores >= 0) & (scores <= 1)):
-        msg = "polygons, or a score that is not in [0, 1]"
+def _refuse_odd(scores: NDArray[np.float64]) -> None:
+    if not np.all((scores >= 0) & (scores <= 1)):
+        msg = "a score that is not in [0, 1]"
         raise NotPlainError(msg)
 
 
@@ -148,8 +150,8 @@ class _Columns:
         self._parts: dict[str, list[NDArray[Any]]] = {name: [] for name in _COLUMNS}
 
     def take(self, rows: Rows) -> None:
-        if np.any(rows["present"] & _NEEDED != _NEEDED):
-            msg = "a row without image id, score, or RLE"
+        if np.any(lacks(rows, _NEEDED)):
+            msg = "a row without image id, score, or mask"
             raise NotPlainError(msg)
         self.images += _images(self._text, rows)
         for name, parts in self._parts.items():

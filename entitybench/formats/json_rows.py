@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entitybench import kernel
+from entitybench.candidates import polygon_text
+from entitybench.compiled_truth import Masks
 from entitybench.errors import FormatError, MissingDataError
 from entitybench.mapped_memory import View, release
 
@@ -133,6 +135,47 @@ def _settle(text: View, rows: NDArray[np.void], name: str, inexact: int) -> None
         piece = text[start : start + 4096]
         digits = piece[: len(piece) - len(piece.lstrip(_NUMBER_BYTES))]
         rows[name][index] = float(digits)
+
+
+def lacks(rows: Rows, needed: int) -> NDArray[np.bool_]:
+    """Tell which rows lack a member of `needed`; polygons need no size."""
+    missing = needed & ~rows["present"]
+    missing[rows["kind"] == kernel.SEGMENT_POLYGONS] &= ~np.uint32(HAS_SIZE)
+    found: NDArray[np.bool_] = missing != 0
+    return found
+
+
+def fit_masks(masks: Masks, stated: NDArray[np.uint32], shapes: NDArray[np.uint32]) -> Masks:
+    """Check the sizes of RLE, and put RLE in the place of polygons.
+
+    Args:
+        masks: K masks.
+        stated: `(K, 2)` height and width that each states; polygons state none.
+        shapes: `(K, 2)` height and width of each mask's image.
+
+    Raises:
+        NotPlainError: RLE has another size than its image, or polygons are none.
+    """
+    if np.any((stated != shapes)[masks.kinds != kernel.SEGMENT_POLYGONS]):
+        msg = "a mask has another size than its image"
+        raise NotPlainError(msg)
+    return _traced(masks, shapes)
+
+
+def _traced(masks: Masks, shapes: NDArray[np.uint32]) -> Masks:
+    offsets, lengths, kinds = masks.offsets.copy(), masks.lengths.copy(), masks.kinds.copy()
+    extra = bytearray(masks.extra)
+    for mask in np.flatnonzero(kinds == kernel.SEGMENT_POLYGONS).tolist():
+        text = masks.text[offsets[mask] : offsets[mask] + lengths[mask]]
+        height, width = shapes[mask].tolist()
+        try:
+            traced = polygon_text((height, width), msgspec.json.decode(text, type=list))
+        except (FormatError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise NotPlainError(str(error)) from error
+        offsets[mask], lengths[mask] = -1 - len(extra), len(traced)
+        kinds[mask] = kernel.SEGMENT_TEXT
+        extra += traced
+    return replace(masks, extra=bytes(extra), offsets=offsets, lengths=lengths, kinds=kinds)
 
 
 def is_list(text: MappedText) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from entitybench.metrics import OFFICIAL, STRICT, Protocol, benchmark
 from entitybench.metrics.benchmark import ImageOutcome, ImageTask, evaluate, score_image
 from entitybench.metrics.ground_truth import open_truth
 from entitybench.metrics.records import MatchRecords
+from entitybench.rle import decode_counts
 from entitybench.sharding import Shard
 
 compiled_only = pytest.mark.skipif(not kernel.is_active(), reason="the kernel is not active")
@@ -312,6 +314,10 @@ def broken_rows() -> list[tuple[str, dict[str, Any]]]:
         ("no score", {"score": None}),
         ("image", {"image_id": 4}),
         ("polygons", {"segmentation": [[0, 0, 3, 0, 3, 3]]}),
+        ("polygon of two points", {"segmentation": [[0, 0, 3, 0]]}),
+        ("no polygon", {"segmentation": []}),
+        ("polygon of text", {"segmentation": ["0, 0, 3, 0, 3, 3"]}),
+        ("number beyond floats", {"segmentation": [[0, 0, 3, 0, 3, 10**400]]}),
         ("text id", {"image_id": "000000000003"}),
         ("list", {"segmentation": {"size": None, "counts": None}}),
     ]
@@ -338,6 +344,68 @@ def test_odd_rows_are_treated_as_without_the_kernel(
         assert found == expected
     else:
         assert_same(found, expected)
+
+
+def blocks(files: Files) -> None:
+    """Write truth and results of rectangles, which polygons tell as well as RLE does."""
+    table = json.loads(files.truth_json.read_text())
+    table["annotations"], files.rows[:] = [], []
+    for image in table["images"]:
+        place, half = {"image_id": image["id"]}, image["width"] // 2
+        for left, right in ((0, half), (half, image["width"])):
+            corners = [left, 0, right, 0, right, image["height"], left, image["height"]]
+            truth = {"segmentation": [corners], "area": 9, "id": len(table["annotations"]) + 1}
+            table["annotations"].append(place | truth)
+            mask = np.zeros((image["height"], image["width"]), dtype=bool)
+            mask[:, (left + right) // 2 : right] = True
+            files.rows.append(place | {"segmentation": rle(mask), "score": 0.5})
+        files.rows[-1]["segmentation"] = [corners]
+    files.truth_json.write_text(json.dumps(table))
+
+
+def as_lists(rows: list[dict[str, Any]]) -> str:
+    for row in rows[::2]:  # of two rows of `blocks`, the one that is RLE
+        found = row["segmentation"]
+        found["counts"] = decode_counts(found["counts"]).tolist()
+    return json.dumps(rows)
+
+
+def escaped(rows: list[dict[str, Any]]) -> str:
+    """Write the first character of each RLE text as an escape, more than JSON demands."""
+    first = r'"counts": "([^\\"])'
+    return re.sub(first, lambda m: f'"counts": "\\u{ord(m[1]):04x}', json.dumps(rows))
+
+
+FORMS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    "text": json.dumps,
+    "lists": as_lists,
+    "escapes": escaped,
+    "wrapped": lambda rows: json.dumps({"info": {"rows": rows[:1]}, "annotations": rows}),
+}
+
+
+@compiled_only
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("polygons", [False, True])
+def test_no_form_of_coco_files_needs_the_careful_reader(
+    form: str,
+    polygons: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_kernel: Callable[[], None],
+) -> None:
+    files = write_files(tmp_path, 16)
+    if polygons:
+        blocks(files)
+    files.results.write_text(FORMS[form](files.rows))
+    seen = left_over(monkeypatch)
+    with monkeypatch.context() as context:
+        context.delattr("entitybench.metrics.ground_truth.open_coco_truth")
+        found = records(files.results, files.truth_json)
+    assert seen == []
+    assert len(found.scores) > 5
+    without_kernel()
+    assert_same(found, records(files.results, files.truth_json))
 
 
 def test_truth_that_overlaps_is_refused_with_a_way_out(tmp_path: Path) -> None:
