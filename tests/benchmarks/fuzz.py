@@ -176,10 +176,12 @@ def _masks(random: Random, counts: NDArray[np.int64], pixels: int) -> Masks:
     texts = [_mask(random, pixels, share) for _ in range(int(counts.sum()))]
     lengths = np.array([len(t) for t in texts], dtype=np.uint32)
     kinds = np.full(len(texts), kernel.SEGMENT_TEXT, dtype=np.uint8)
+    joined, offsets = b"".join(texts), np.cumsum(lengths, dtype=np.int64) - lengths
+    in_file = random.random() < 0.7
     return Masks(
-        b"".join(texts),
-        b"",
-        np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[:-1],
+        joined if in_file else b"",
+        b"" if in_file else joined,
+        offsets if in_file else -1 - offsets,
         lengths,
         kinds,
         random.random(len(texts)).round(1),
