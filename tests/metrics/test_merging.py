@@ -1,10 +1,10 @@
-"""`eval --shard` and the merge of its results: equal to the bit to one run."""
+"""`eval --jobs`, `--cluster`, and `--shard` with its merge: equal to the bit to one run."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from pycocotools import mask as coco_mask
 
 from entitybench.cli import main
+from entitybench.cluster import open_cluster
 from entitybench.commands.merge_command import command
 from entitybench.entity_map import EntityMap
 from entitybench.entity_set import Model
@@ -131,6 +132,35 @@ def test_coco_results_in_parts(score: Score, tmp_path: Path, overlapping: bool) 
     assert bool(read_result(whole).prediction.resolved_images) == overlapping
     assert ("APoverlapping" in read_result(done.path).scores) == overlapping
     assert set(read_result(done.path).intervals) == set(read_result(done.path).scores)
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a Dask scheduler with two workers."""
+    pytest.importorskip("distributed")
+    with open_cluster("local:2") as opened:
+        yield opened.executor._client.scheduler.address  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:There is no current event loop:DeprecationWarning")
+@pytest.mark.parametrize("predictions", ["maps", "plain", "overlapping", "by boundary"])
+def test_workers_change_no_byte(
+    score: Score, scheduler: str, tmp_path: Path, predictions: str
+) -> None:
+    """Threads of the kernel, processes, and a cluster; the last two get the images left over."""
+    more, preds = ["--overlap", "resolve", "--bootstrap", "6"], None
+    if predictions in ("plain", "overlapping"):
+        overlapping = predictions == "overlapping"
+        preds = coco_results(tmp_path / "results.json", overlapping=overlapping)
+    more += ["--boundary"] * (predictions == "by boundary")
+    whole = score(tmp_path / "one" / "r.json", *more, preds=preds)
+    for way in (["--jobs", "3"], ["--cluster", scheduler]):
+        other = score(tmp_path / way[0] / "r.json", *more, *way, preds=preds)
+        files, expected = (
+            {f.name: f.read_bytes() for f in p.parent.iterdir()} for p in (other, whole)
+        )
+        assert files == expected
 
 
 def test_intervals_are_those_of_the_whole(score: Score, tmp_path: Path) -> None:
