@@ -62,7 +62,8 @@ class Schedule:
             end.
         drops: Where the rate falls, as fractions of all steps.
         clip: Largest norm of the gradient; 0 is no limit.
-        precision: Of the dense part under autocast; losses are float32.
+        precision: Of the dense part under autocast; losses are float32. A CPU that has no
+            bfloat16 of its own computes in float32 all the same.
         channels_last: Memory format of the dense part.
         compile: Whether the dense part goes through `torch.compile`.
         log_every: Steps between lines of the log; the loss is looked at (which waits for the

