@@ -116,7 +116,7 @@ def strict_precision_recall(axes: Axes, lines: Sequence[Line]) -> None:
     for line in lines:
         _plot(axes, line, RECALL_POINTS, line.details.precision)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    axes.set_title("Mean over IoU .50:.05:.95 (area = AP_e)")
+    axes.set_title("Mean over IoU .50:.05:.95: its area is AP")
 
 
 def ap_by_iou(axes: Axes, lines: Sequence[Line]) -> None:
@@ -146,13 +146,14 @@ def recall_by_size(axes: Axes, lines: Sequence[Line]) -> None:
 
 def counts(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw the mean number of predicted entities over that of true ones."""
-    greatest = 1.0
+    most = 1.0
     for line in lines:
         true, mean = _binned(line.details.true_counts, line.details.predicted_counts)
-        greatest = max(greatest, true.max(initial=1), mean.max(initial=1))
+        most = max(most, true.max(initial=1))
         _plot(axes, line, true, mean, marker="o")
-    axes.plot([0, greatest], [0, greatest], color=_FAINT, linewidth=1, zorder=0)
-    axes.set(xlim=(0, None), ylim=(0, None), xlabel="true entities", ylabel="predicted")
+    most *= 1.05
+    axes.plot([0, most], [0, most], color=_FAINT, linewidth=1, zorder=0)
+    axes.set(xlim=(0, most), ylim=(0, None), xlabel="true entities", ylabel="predicted")
     axes.locator_params(nbins=6, integer=True)  # "17.5" is no count, and too wide for the margin
     axes.set_title("Entities per image")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,7 +25,7 @@ from entitybench.reports.published import Published
 from entitybench.reports.results import Run, domain_of, test_title, title_of, training_title
 
 BREAKDOWN = {
-    "AP_e": ("AP", "AP50", "AP75"),
+    "average precision": ("AP", "AP50", "AP75"),
     "by size": ("APs", "APm", "APl"),
     "recall": ("AR1", "AR10", "AR100"),
     "panoptic quality": ("PQ", "SQ", "RQ"),
@@ -182,6 +183,7 @@ def render(content: Content) -> str:
         "title_of": title_of,
         "training_title": training_title,
         "code": code,
+        "notation": notation,
         "percent": percent,
         "direction": direction,
         "zip": zip,
@@ -257,6 +259,20 @@ def code(text: str) -> Markup:
     parts = text.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else part
+        for index, part in enumerate(parts)
+    )
+
+
+def notation(text: str) -> Markup:
+    """Set the paper's names of scores as it prints them; everything is escaped.
+
+    >>> notation("column A-A AP_e^m")
+    Markup('column A-A AP<sub>e</sub><sup>m</sup>')
+    """
+    marks = {"_": "sub", "^": "sup"}
+    parts = re.split(r"([_^]\w)", text)
+    return Markup("").join(
+        Markup("<{0}>{1}</{0}>").format(marks[part[0]], part[1:]) if index % 2 else part
         for index, part in enumerate(parts)
     )
 

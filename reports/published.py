@@ -165,12 +165,20 @@ class PublishedCell:
     doubts: tuple[str, ...]
 
     @property
+    def row_name(self) -> str:
+        """Its row, in words: what several labels say is said with them."""
+        labels = self.table.rows[self.row].labels
+        if len(labels) == 1:
+            return f"row {labels[0]}"
+        named = zip(self.table.row_names, labels, strict=True)
+        return "row " + " / ".join(f"{name} {label}" for name, label in named)
+
+    @property
     def source(self) -> str:
         """Where it is printed, in words."""
         column = self.table.columns[self.column]
         place = f"{column.group} / {column.label}" if column.group else column.label
-        row = " / ".join(self.table.rows[self.row].labels)
-        parts = [self.table.name, f"row {row}"]
+        parts = [self.table.name, self.row_name]
         return ", ".join([*parts, f"column {place}"] if len(self.table.columns) > 1 else parts)
 
 

@@ -219,7 +219,7 @@ def _warnings(runs: Sequence[Run], data: Path) -> list[str]:
     drawn = _generated(runs, data)
     names = ", ".join(f"`{name}`" for name in drawn)
     more = "they compare with each other, and with nothing that was published"
-    said = [f"numbers on generated worlds ({names}): {more}"] if drawn else []
+    said = [f"Numbers on generated worlds ({names}): {more}"] if drawn else []
     said += [
         f"{text}: its numbers are not those of the published split"
         for text in impostors([r for r in runs if r.ground_truth not in drawn], published())
@@ -227,7 +227,7 @@ def _warnings(runs: Sequence[Run], data: Path) -> list[str]:
     seen = sorted({run.name for run in runs if run.saw_the_test})
     if seen:
         names = ", ".join(f"`{name}`" for name in seen)
-        said.append(f"trained on images that they are tested on, marked †: {names}")
+        said.append(f"Trained on images that they are tested on, marked †: {names}")
     return said
 
 

@@ -22,10 +22,10 @@ def measured(
 
 
 def table_text(table: Table, runs: Sequence[Run], published: Published) -> str:
-    """Lay out a table twice, published and measured, `–` where there is no number.
+    """Lay out a table as published and beside it, never in one column, as measured.
 
-    Doubtful cells bear a `?` and measured ones that cannot be compared a `~`; the reasons
-    stand below.
+    Where there is no number stands `–`. Doubtful cells bear a `?` and measured ones that cannot
+    be compared a `~`; the reasons stand below.
     """
     found = measured(table, runs, published)
     doubtful = {(c.row, c.column) for c in table.cells() if c.doubts}
@@ -37,10 +37,11 @@ def table_text(table: Table, runs: Sequence[Run], published: Published) -> str:
         [_measured(found.get((r, c))) for c in range(len(table.columns))]
         for r in range(len(table.rows))
     ]
-    parts = [f"{table.name}: {table.title} ({table.metric_name}, points)"]
-    parts += [_block("published", table, printed), _block("measured", table, ours)]
+    head = f"{table.name}: {table.title} ({table.metric_name}, points)"
     notes = _notes(table, list(found.values()))
-    return "\n\n".join([*parts, *(["\n".join(notes)] if notes else [])])
+    lay_out = _beside if len(table.columns) == 1 else _apart
+    body = lay_out(table, printed, ours)
+    return "\n\n".join([head, *body, *(["\n".join(notes)] if notes else [])])
 
 
 def table_cells(table: Table, runs: Sequence[Run], published: Published) -> list[dict[str, object]]:
@@ -72,18 +73,52 @@ def _measured(comparison: Comparison | None) -> str:
     return f"{comparison.value:.1f}" + "~" * bool(comparison.obstacles)
 
 
-def _block(title: str, table: Table, body: Sequence[Sequence[str]]) -> str:
-    heads = [[*table.row_names, *(c.label for c in table.columns)]]
-    if any(c.group for c in table.columns):
-        groups = [c.group for c in table.columns]
-        shown = [g if i == 0 or groups[i - 1] != g else "" for i, g in enumerate(groups)]
-        axis = f"{table.column_axis} →" if table.column_axis else ""
-        heads.insert(0, [*[""] * (len(table.row_names) - 1), axis, *shown])
-    elif table.column_axis:
-        blanks = [""] * (len(table.row_names) - 1)
-        heads.insert(0, [*blanks, "", f"{table.column_axis} →", *[""] * (len(table.columns) - 1)])
-    rows = [[*row.labels, *cells] for row, cells in zip(table.rows, body, strict=True)]
-    return f"{title}\n{_aligned([*heads, *rows], len(table.row_names))}"
+Cells = Sequence[Sequence[str]]
+
+
+def _beside(table: Table, printed: Cells, ours: Cells) -> list[str]:
+    """Lay out a table of one column: both numbers of a row next to each other."""
+    rows = [
+        [*row.labels, *above, *below]
+        for row, above, below in zip(table.rows, printed, ours, strict=True)
+    ]
+    return [_aligned([[*table.row_names, "published", "measured"], *rows], len(table.row_names))]
+
+
+def _apart(table: Table, printed: Cells, ours: Cells) -> list[str]:
+    """Lay out a table of several columns twice, one under the other."""
+    widths = [max(map(len, column)) for column in zip(*printed, *ours, strict=True)]
+    heads = _heads(table, widths)
+    labels = [list(row.labels) for row in table.rows]
+    rows = [
+        [*name, *line]
+        for cells in (printed, ours)
+        for name, line in zip(labels, cells, strict=True)
+    ]
+    lines = _aligned([*heads, *rows], len(table.row_names)).splitlines()
+    top, middle = lines[: len(heads)], len(heads) + len(labels)
+    blocks = {"published": lines[len(heads) : middle], "measured": lines[middle:]}
+    return ["\n".join([title, *top, *block]) for title, block in blocks.items()]
+
+
+def _heads(table: Table, widths: Sequence[int]) -> list[list[str]]:
+    """Return the lines above the numbers: groups, if there are any, and labels, a word a line."""
+    words = [_broken(c.label, width) for c, width in zip(table.columns, widths, strict=True)]
+    depth = max(map(len, words))
+    lines = [[""] * len(table.row_names) for _ in range(depth - 1)] + [[*table.row_names]]
+    padded = [[""] * (depth - len(word)) + word for word in words]
+    heads = [[*line, *(word[i] for word in padded)] for i, line in enumerate(lines)]
+    groups = [c.group for c in table.columns]
+    if not (any(groups) or table.column_axis):
+        return heads
+    axis = f"{table.column_axis} →" if table.column_axis else ""
+    shown = [g if i == 0 or groups[i - 1] != g else "" for i, g in enumerate(groups)]
+    return [[*[""] * (len(table.row_names) - 1), axis, *shown], *heads]
+
+
+def _broken(label: str, width: int) -> list[str]:
+    """Break a label that is wider than its column into words."""
+    return label.split() if len(label) > width else [label]
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:

@@ -74,6 +74,8 @@ def test_doubts_stand_where_the_reference_doubts() -> None:
     assert cell("7a", "COCO", "PanopticFCN agnostic", "COCO").doubts == ()
     assert all(c.doubts for c in published().table("10").cells())
     assert not any(c.doubts for c in published().table("2a").cells())
+    assert cell("8", "KNet", "S-A AP_e^m").doubts
+    assert not cell("8", "MaskFormer", "S-A AP_e^m").doubts
 
 
 def test_what_has_no_counterpart_compares_with_nothing() -> None:

@@ -198,7 +198,7 @@ def test_the_page_tells_where_models_come_from(bench: Bench, tmp_path: Path) -> 
 
 def test_generated_worlds_are_named_as_such_and_free(page: Path, bench: Bench) -> None:
     text = page.read_text(encoding="utf-8")
-    (warning,) = re.findall(r"<li>(numbers on generated.*)</li>", text)
+    (warning,) = re.findall(r"<li>(Numbers on generated.*)</li>", text)
     assert all(f"<code>{test}</code>" in warning for test in TESTS)
     assert "not those of the published split" not in text
     assert text.count(f"Images: {GENERATED}.</small>") == 2
