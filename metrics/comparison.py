@@ -19,6 +19,10 @@ RECORDS = ".matches.npz"
 _ORDER = (
     *(field.name for field in fields(Scores)),
     *(field.name for field in fields(PanopticQuality)),
+    *("APb", "APb50", "APb75", "APbs", "APbm", "APbl"),
+    *("APthing", "APstuff", "ARthing", "ARstuff", "APoverlapping"),
+    *(f"{name}c{origin}" for origin in ("", "thing", "stuff") for name in ("PQ", "SQ", "RQ")),
+    "ECE",
 )
 _TOLERANCE = 1e-6  # in points: rounding in the file, not another number
 

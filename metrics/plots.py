@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -152,7 +153,8 @@ def causes(diagnosis: Diagnosis, title: str = "") -> Figure:
     axes.grid(visible=False, axis="y")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=8)
     axes.set_title("")
-    figure.suptitle(f"{title}   AP {_points(diagnosis.AP)}".strip(), x=0.01, ha="left", fontsize=10)
+    heading = _wrapped(f"{title}   AP {_points(diagnosis.AP)}".strip(), 5.2)
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=10)
     return figure
 
 
@@ -180,7 +182,7 @@ def reliability_bars(bins: Sequence[ReliabilityBin], title: str = "") -> Figure:
     middles = [50 * (row.low + row.high) for row in held]
     shares = [100 * row.matched for row in held]
     bars = axes.bar(middles, shares, width=100 * 0.92 / max(len(bins), 1), color=_BLUE)
-    axes.bar_label(bars, [f"{row.predictions:,}" for row in held], fontsize=6, padding=1)
+    axes.bar_label(bars, [f"{row.predictions:,}" for row in held], fontsize=6, padding=4)
     axes.plot([0, 100], [0, 100], color=_GREY, linewidth=1, linestyle="--", label="score = share")
     scores = [100 * row.score for row in held]
     axes.plot(scores, shares, "o", color=_ORANGE, markersize=4, label="at the mean score of a bin")
@@ -197,8 +199,13 @@ def reliability_bars(bins: Sequence[ReliabilityBin], title: str = "") -> Figure:
 def _figure(title: str, *, width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=10)
+    axes.set_title(_wrapped(title, width), fontsize=10)
     return figure, axes
+
+
+def _wrapped(title: str, width: float) -> str:
+    """Break a title that is longer than a figure is wide (in inches): unions have long names."""
+    return fill(title.replace("+", " + "), int(12 * width))
 
 
 def _grouped(groups: Sequence[Sequence[str]]) -> tuple[list[str], list[float]]:

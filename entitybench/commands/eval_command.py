@@ -295,7 +295,8 @@ def _extras(done: Benchmark, plots: Path | None, images_csv: Path | None) -> lis
         from entitybench.metrics.plots import save_plots
 
         title = f"{done.result.model.name} on {done.result.ground_truth.name}"
-        written += save_plots(plots, done.evaluation, title)
+        save_plots(plots, done.evaluation, title)
+        written.append(plots)
     return written
 
 

@@ -35,6 +35,7 @@ def score_table(results: Sequence[Result], columns: Sequence[str] = COLUMNS) -> 
         rows.append([_name(result), *(_cell(result, column) for column in columns)])
         rows += _interval_rows(result, columns)
         rows += _class_rows(result, columns)
+        rows += _overlapping_rows(result, columns)
     return table(rows)
 
 
@@ -56,6 +57,16 @@ def _class_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
     if "PQc" not in result.scores or "PQ" not in columns:
         return []
     return [["  by class", *(_cell(result, f"{column}c") for column in columns)]]
+
+
+def _overlapping_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
+    """AP of the masks that overlapped stands below AP, and below it how much is more."""
+    loose, flat = result.scores.get("APoverlapping"), result.scores.get("AP")
+    if loose is None or flat is None or columns[0] != "AP":
+        return []
+    empty = [""] * (len(columns) - 1)
+    rows = {"before flattening": f"{loose:.1f}", "lost by it": f"{loose - flat:.1f}"}
+    return [[f"  {name}", text, *empty] for name, text in rows.items()]
 
 
 def _interval_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
@@ -83,6 +94,7 @@ class Explanation:
         from entitybench.metrics.diagnosis import diagnose
         from entitybench.metrics.per_image import report_images, worst_first
 
+        self._several_sets = len({key.set_name for key in evaluation.records.images}) > 1
         self.diagnosis: Diagnosis = diagnose(evaluation.records)
         self.sizes: list[RecallOfSize] = recall_by_relative_area(evaluation.records)
         self.worst: list[ImageReport] = worst_first(report_images(evaluation.records))[:NUM_WORST]
@@ -159,9 +171,8 @@ class Explanation:
     def _images(self) -> str:
         causes = ["merged", "split", "boundary", "missed", "spurious"]
         rows = [["worst images", "PQ", "entities", "predicted", *causes]]
-        several = len({row.set_name for row in self.worst}) > 1
         for row in self.worst:
-            name = f"{row.set_name}/{row.image_id}" if several else row.image_id
+            name = f"{row.set_name}/{row.image_id}" if self._several_sets else row.image_id
             counts = [row.entities, row.predicted, *(getattr(row, cause) for cause in causes)]
             rows.append([name, _points(row.PQ), *map(str, counts)])
         return table(rows)

@@ -21,7 +21,7 @@ from entitybench.errors import (
     MissingDataError,
     OverlapError,
 )
-from entitybench.metrics import MatchRecords, Protocol
+from entitybench.metrics import STRICT, ImagePair, MatchRecords, Protocol
 from entitybench.metrics.benchmark import evaluate
 from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
@@ -128,6 +128,22 @@ def test_a_union_pools_its_images(tmp_path: Path, truth: EntitySet, data: Path) 
     assert done.result.ground_truth.name == "made_entity_val+other_entity_val"
     again = type(done.evaluation).of(merged).scores.as_dict()
     np.testing.assert_array_equal([*again.values()], [*done.evaluation.scores.as_dict().values()])
+
+
+def test_pycocotools_scores_a_union_as_one_set(
+    tmp_path: Path, truth: EntitySet, data: Path, coco_reference: Any
+) -> None:
+    pairs = []
+    for first, own in ((0, truth), (1000, make_truth(data / "other_entity_val", 4, seed=9))):
+        found = make_predictions(tmp_path / "p" / own.header.name, own, seed=first)
+        for image in own:
+            made = open_entity_set(found)[image.id]
+            assert made.scores is not None
+            name = f"{first + int(image.id)}"
+            pairs.append(ImagePair(name, image.map, made.map, made.scores))
+    done = evaluate(tmp_path / "p", "made_entity_val+other_entity_val", data=data)
+    ours = [*done.evaluation.scores.as_dict().values()]
+    np.testing.assert_array_equal(np.nan_to_num(ours, nan=-1), coco_reference(pairs, STRICT).stats)
 
 
 def test_a_union_needs_a_set_per_name(tmp_path: Path, truth: EntitySet, data: Path) -> None:

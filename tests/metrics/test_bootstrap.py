@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from scipy import stats
 from entitybench import kernel
 from entitybench.entity_map import EntityMap
 from entitybench.errors import ConflictError, MissingDataError, UnknownNameError
-from entitybench.metrics import Evaluation, ImagePair, MatchRecords, accumulate, evaluate
+from entitybench.metrics import STRICT, Evaluation, ImagePair, MatchRecords, accumulate, evaluate
 from entitybench.metrics.bootstrap import (
     bootstrap,
     draws,
@@ -25,12 +26,13 @@ from entitybench.metrics.bootstrap import (
 )
 from entitybench.metrics.protocol import AREA_NAMES
 from entitybench.metrics.ranking import Column, RankedColumn, area_column, hits_needed
+from entitybench.metrics.scores import Scores
 from entitybench.metrics.tables import STUFF, THING
 
 
-def made_records(
+def made_pairs(
     count: int, seed: int, *, ties: bool = False, quality: float = 0.8
-) -> MatchRecords:
+) -> list[ImagePair]:
     """Images of 60 × 60 to 200 × 200 pixels: entities of all three sizes, and crowds."""
     random = np.random.default_rng(seed)
     pairs = []
@@ -51,7 +53,11 @@ def made_records(
                 scores.round(1) if ties else scores,
             )
         )
-    return evaluate(pairs).records
+    return pairs
+
+
+def made_records(count: int, seed: int, **how: Any) -> MatchRecords:
+    return evaluate(made_pairs(count, seed, **how)).records
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,21 @@ def test_a_resample_is_a_data_set(records: MatchRecords) -> None:
         assert set(samples) == set(expected)
         for name, value in expected.items():
             np.testing.assert_allclose(samples[name][index], value, atol=1e-14, err_msg=name)
+
+
+def test_a_resample_is_scored_as_pycocotools_scores_copies(coco_reference: Any) -> None:
+    """Every image as often as it was drawn, under ids of their own."""
+    pairs = made_pairs(9, seed=2)
+    samples = resample(evaluate(pairs).records, 5, seed=4)
+    for index, weights in enumerate(np.concatenate([*draws(9, 5, 4)])):
+        copies = [
+            replace(pair, image_id=f"{10 * number + copy}")
+            for number, pair in enumerate(pairs)
+            for copy in range(int(weights[number]))
+        ]
+        stats_of_copies = coco_reference(copies, STRICT).stats
+        ours = [samples[field.name][index] for field in fields(Scores)]
+        np.testing.assert_allclose(np.nan_to_num(ours, nan=-1), stats_of_copies, atol=1e-14)
 
 
 def test_precision_of_a_resample_has_the_bits_of_the_literal_one(records: MatchRecords) -> None:
@@ -130,6 +151,27 @@ def test_differences_are_paired() -> None:
     drawn = rng.integers(0, 20, 20)
     delta = literal(better, drawn)["AP"] - literal(worse, drawn)["AP"]
     assert (other - one)[0] == pytest.approx(delta, abs=1e-14)
+
+
+def test_paired_intervals_are_those_of_scipy() -> None:
+    one, other = made_records(9, 3, quality=0.3), made_records(9, 3, quality=0.9)
+
+    def difference(mine: NDArray[np.int64], theirs: NDArray[np.int64]) -> float:
+        return literal(other, theirs)["AP"] - literal(one, mine)["AP"]
+
+    theirs = stats.bootstrap(
+        (np.arange(9), np.arange(9)),
+        difference,
+        n_resamples=40,
+        vectorized=False,
+        paired=True,
+        confidence_level=0.8,
+        method="percentile",
+        rng=np.random.default_rng(6),
+    ).confidence_interval
+    ours = paired_bootstrap(one, other, 40, seed=6, level=0.8, names=["AP"])["AP"]
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert ours.low < ours.high
 
 
 def test_a_model_against_itself_differs_by_nothing(records: MatchRecords) -> None:

@@ -149,7 +149,8 @@ def test_origins_are_area_ranges_to_pycocotools(seed: int, protocol: Any) -> Non
     pairs = [random_pair(random, number) for number in range(4)]
     records = evaluate(pairs, protocol).records
     origins = random.integers(-1, 2, len(records.truth_sizes))
-    columns = origin_columns(with_origins(records, origins.tolist()))
+    known = with_origins(records, origins.tolist())
+    columns, scores = origin_columns(known), further_scores(known)
     for name, origin in (("thing", THING), ("stuff", STUFF)):
         truth, results, row = [], [], 0
         for number, pair in enumerate(pairs):
@@ -171,6 +172,10 @@ def test_origins_are_area_ranges_to_pycocotools(seed: int, protocol: Any) -> Non
         expected = run.eval["precision"][:, :, 0, 0, 2]
         ours = RankedColumn(records, columns[name]).precision(np.ones(len(records)))
         np.testing.assert_array_equal(np.nan_to_num(ours, nan=-1), expected)
+        recall = run.eval["recall"][:, 0, 0, 2].mean()
+        for score, theirs in ((f"AP{name}", expected.mean()), (f"AR{name}", recall)):
+            value = scores.get(score, math.nan)  # none where no entity has an origin
+            assert np.nan_to_num(value, nan=-1) == pytest.approx(theirs, abs=1e-14)
 
 
 def test_two_equal_halves_of_different_origin() -> None:
@@ -286,6 +291,40 @@ def test_recall_by_relative_area(paint: Callable[..., EntityMap]) -> None:
     assert recalls[2] == 0
     assert recalls[4] == pytest.approx((1 + 0.7) / 2)
     assert math.isnan(recalls[1])
+
+
+SIZES = [(1, 1), (3, 4), (2, 5), (10, 12), (7, 9), (30, 40), (33, 41), (80, 30)]
+"""In 100 × 120 pixels: some lie on the borders of .1, 1 and 10 %."""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recall_by_relative_area_is_that_of_pycocotools_s_matches(
+    seed: int, coco_reference: Any
+) -> None:
+    random, pairs = np.random.default_rng(seed), []
+    for number in range(5):
+        truth = np.zeros((100, 120), dtype=int)
+        for entity, (height, width) in enumerate(sorted(SIZES, key=math.prod, reverse=True), 1):
+            top, left = random.integers(0, (101 - height, 121 - width))
+            truth[top : top + height, left : left + width] = entity
+        found = np.where(random.random(truth.shape) < 0.9, truth, 0)
+        prediction = EntityMap.from_array(np.roll(found, random.integers(-1, 2), axis=1))
+        true_map = EntityMap.from_array(truth, crowds=[2] if (truth == 2).any() else [])
+        scores = random.random(prediction.num_entities)
+        pairs.append(ImagePair(str(number), true_map, prediction, scores))
+    evaluator = coco_reference(pairs, STRICT).evaluator
+    times: dict[float, list[float]] = {high: [] for high in (0.0001, 0.001, 0.01, 0.1, 1)}
+    for image in evaluator.evalImgs[: len(pairs)]:  # those of all areas
+        for column, entity in enumerate(image["gtIds"]):
+            if not image["gtIgnore"][column]:
+                share = evaluator.cocoGt.anns[entity]["area"] / 12000
+                high = min(high for high in times if share <= high)
+                times[high].append(float(np.mean(image["gtMatches"][:, column] > 0)))
+    rows = recall_by_relative_area(evaluate(pairs).records)
+    assert [(row.high, row.entities) for row in rows] == [(h, len(t)) for h, t in times.items()]
+    for row, found_times in zip(rows, times.values(), strict=True):
+        assert row.recall == pytest.approx(np.mean(found_times))
+        assert found_times
 
 
 def test_without_tables_only_ap_is_known() -> None:

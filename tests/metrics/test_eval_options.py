@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from entitybench.cli import main
-from entitybench.commands.eval_report import score_table
+from entitybench.commands.eval_report import Explanation, score_table
 from entitybench.entity_map import EntityMap
 from entitybench.entity_set import Provenance
 from entitybench.entity_writer import EntityWriter
-from entitybench.metrics import Evaluation, MatchRecords, evaluate
+from entitybench.metrics import Evaluation, ImagePair, MatchRecords, evaluate
 from entitybench.metrics.bootstrap import bootstrap
 from entitybench.metrics.per_image import report_images, worst_first
-from entitybench.metrics.plots import save_plots
+from entitybench.metrics.plots import ap_by_iou, precision_recall, save_plots
 from entitybench.perturbation import Perturbation, perturb
 from entitybench.registry import open_entity_set
 from entitybench.result import read_result
@@ -139,6 +141,16 @@ def test_explanations(workplace: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert told["explanation"]["worst_images"][0]["PQ"] <= told["scores"]["PQ"]
 
 
+def test_the_worst_images_of_a_union_tell_their_set() -> None:
+    """Even where all of them are of one."""
+    one, nothing = EntityMap.from_array([[1]]), EntityMap.from_array([[0]])
+    pairs = [ImagePair(str(k), one, nothing, [], set_name="a_val") for k in range(12)]
+    pairs.append(ImagePair("1", one, one, [1.0], set_name="b_val"))
+    told = str(Explanation(evaluate(pairs)))
+    assert told.count("a_val/") == 10
+    assert "b_val/" not in told
+
+
 def test_figures_are_drawn_and_repeat_to_the_byte(workplace: Path) -> None:
     assert run("--plots", "figures") == 0
     drawn = sorted(path.name for path in Path("figures").iterdir())
@@ -150,19 +162,38 @@ def test_figures_are_drawn_and_repeat_to_the_byte(workplace: Path) -> None:
             assert path.read_bytes() == (Path("figures") / path.name).read_bytes()
 
 
+@pytest.mark.parametrize("draw", [precision_recall, ap_by_iou])
+def test_a_long_title_stays_in_its_figure(draw: Callable[..., Figure]) -> None:
+    """A union's name is broken into lines."""
+    title = "a_model on " + "+".join(["coco_entity_val", "cityscapes_entity_val"] * 2)
+    figure = draw(evaluate([]), title)
+    figure.draw_without_rendering()
+    shown = figure.axes[0].title.get_window_extent()
+    assert 0 <= shown.x0 < shown.x1 <= figure.bbox.width
+
+
 def test_figures_of_nothing(workplace: Path) -> None:
     """No truth at all: every curve is undefined, and still a figure."""
     assert len(save_plots(Path("nothing"), evaluate([]))) == 12
 
 
-def test_ap_before_the_overlap_was_resolved(workplace: Path) -> None:
+def test_ap_before_the_overlap_was_resolved(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two copies of each mask: half of them vanish when they are resolved."""
     results = json.loads(Path("results.json").read_text())
     for row in list(results):
         results.append({**row, "score": row["score"] / 2})
     Path("twice.json").write_text(json.dumps(results))
-    assert run("--overlap", "resolve", preds="twice.json") == 0
+    assert run("--overlap", "resolve", "-q", preds="twice.json") == 0
     twice = read_result(Path("r.json"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:4]]
+    flat, loose = twice.score("AP"), twice.score("APoverlapping")
+    assert lines[0][:2] == ["twice", f"{100 * flat:.1f}"]
+    assert lines[1:] == [
+        ["before", "flattening", f"{100 * loose:.1f}"],
+        ["lost", "by", "it", f"{100 * (loose - flat):.1f}"],
+    ]
     assert run(preds="results.json") == 0
     once = read_result(Path("r.json"))
     assert once.scores["AP"] == twice.scores["AP"]

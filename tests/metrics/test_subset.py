@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from entitybench.entity_map import EntityMap
 from entitybench.errors import ConflictError, FormatError, MissingDataError
-from entitybench.metrics import Evaluation, ImagePair, MatchRecords, evaluate
+from entitybench.metrics import STRICT, Evaluation, ImagePair, MatchRecords, evaluate
 from entitybench.metrics.subset import Subset, cut, label, read_subsets
 from entitybench.perturbation import Perturbation, perturb
 
@@ -39,6 +40,14 @@ def test_a_subset_scores_like_a_run_on_it(records: MatchRecords) -> None:
     np.testing.assert_array_equal(
         list(Evaluation.of(part).all_scores().values()), list(expected.values())
     )
+
+
+def test_a_subset_scores_as_pycocotools_says(records: MatchRecords, coco_reference: Any) -> None:
+    """Of its images alone, from records that hold no map: nothing can be matched again."""
+    part = cut(records, Subset("some", ("6", "1", "5", "2")))
+    stats = coco_reference([made_pairs(8)[k] for k in (1, 2, 5, 6)], STRICT).stats
+    ours = [*Evaluation.of(part).scores.as_dict().values()]
+    np.testing.assert_array_equal(np.nan_to_num(ours, nan=-1), stats)
 
 
 def test_text_is_one_subset(tmp_path: Path) -> None:
