@@ -151,6 +151,7 @@ class Predictor:
         host = stack(decoded, [p.placement for p in prepared], prepared[0].canvas, 1)
         return to_device(host, self.device).images
 
+    @torch.no_grad()
     def candidates(self, prepared: Sequence[Prepared]) -> MaskCandidates:
         """Return the candidates of photographs of one canvas."""
         return self.model.candidates(self.images_of(prepared))

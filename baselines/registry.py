@@ -1,7 +1,7 @@
 """Model families by name: one function each, from a configuration to a module.
 
-To add one, write a package with a module that defines `FAMILY`, put its `configs/` beside it,
-and name it here.
+To add one, write a package in this folder with a `model.py` that defines `FAMILY`, and put its
+`configs/` beside it: families are found by their place.
 """
 
 from __future__ import annotations
@@ -9,22 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from entitybench.baselines.model import BaselineModel, Classes
 from entitybench.errors import UnknownNameError
 
 FAMILIES = {
-    name: f"entitybench.baselines.{name}.model"
-    for name in (
-        "entity",
-        "panopticfcn",
-        "detr",
-        "maskformer",
-        "mask2former",
-        "knet",
-        "panopticfpn",
-    )
+    path.parent.name: f"{__package__}.{path.parent.name}.model"
+    for path in sorted(Path(__file__).parent.glob("*/model.py"))
 }
 
 

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from entitybench.baselines.batch import Batch
 from entitybench.baselines.checkpoint import Card, card_config, load_model, save
@@ -27,7 +27,7 @@ from entitybench.errors import FormatError, UnknownNameError
 from entitybench.registry import open_union
 
 ROOT = Path(__file__).resolve().parents[2]
-READY = [name for name, module in FAMILIES.items() if find_spec(module)]
+READY = list(FAMILIES)
 MODES = ("agnostic", "specific")
 CLASSES = Classes(("sky", "tree", "dog"), (False, False, True))
 
@@ -66,8 +66,10 @@ def scenes(make_batch: MakeBatch, mode: str = "agnostic") -> Batch:
     return replace(batch, labels=labels * (mode == "specific"), things=labels == 2)
 
 
-def test_no_family_is_missing() -> None:
-    assert READY == list(FAMILIES)
+def test_families_are_found_by_their_place() -> None:
+    """Adding one touches no list: its folder has a `model.py`."""
+    expected = "detr entity knet mask2former maskformer panopticfcn panopticfpn"
+    assert READY == expected.split()
 
 
 @pytest.mark.parametrize("name", READY)
@@ -202,6 +204,24 @@ def test_more_entities_than_queries_are_refused(name: str, world: Path, tmp_path
     truth = open_union("coco_entity_train", world)
     with pytest.raises(FormatError, match="more entities than the model's 2 queries"):
         train(Run(kind, config, truth, tmp_path, device="cpu"))
+
+
+@pytest.mark.parametrize("name", [name for name in READY if name != "entity"])
+def test_weights_of_another_architecture_are_refused(name: str, tmp_path: Path) -> None:
+    other = READY[READY.index(name) - 1]
+    path, model = tmp_path / f"{other}.safetensors", model_of(name)
+    save_file({n: t.contiguous() for n, t in model_of(other).state_dict().items()}, path)
+    before = {n: t.clone() for n, t in model.state_dict().items()}
+    with pytest.raises(FormatError, match=f"are not in `{other}.safetensors`") as caught:
+        model.load_published(path)
+    assert caught.value.hint == "is it another model's file?"
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_entity_says_that_it_knows_no_published_weights(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="no format of published weights") as caught:
+        model_of("entity").load_published(tmp_path / "weights.pth")
+    assert "backbone.weights" in caught.value.hint
 
 
 SCRIPT = """
