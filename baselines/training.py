@@ -156,14 +156,14 @@ class Trainer:
 
     def _found_step(self) -> int:
         """Return the step of the checkpoint that is there, after checking that it is ours."""
-        path = self._run.out / CHECKPOINT
         if self._run.overwrite and self._accelerator.is_main_process:
             for name in (FINAL, CHECKPOINT, "log.csv", "validation.csv"):
                 (self._run.out / name).unlink(missing_ok=True)
         self._accelerator.wait_for_everyone()
-        if not path.exists():
+        found = [path for name in (FINAL, CHECKPOINT) if (path := self._run.out / name).exists()]
+        if not found:
             return 0
-        there = checkpoint.read_card(path)
+        there = checkpoint.read_card(found[0])
         mine, theirs = (_flat(replace(card, step=0)) for card in (self._card, there))
         different = [
             f"{key}: there {theirs.get(key)!r}, now {mine.get(key)!r}"

@@ -82,6 +82,14 @@ def test_a_finished_run_is_there_and_another_is_refused(world: Path, tmp_path: P
     assert read_card(path).config["overlap"]["weight"] == 1.0
 
 
+def test_an_untrained_model_is_a_run_like_any_other(world: Path, tmp_path: Path) -> None:
+    path = train(make_run(world, tmp_path, "schedule.steps=0"))
+    assert read_card(path).step == 0
+    assert train(make_run(world, tmp_path, "schedule.steps=0")) == path
+    with pytest.raises(ConflictError, match="other choices"):
+        train(make_run(world, tmp_path, "schedule.steps=1"))
+
+
 def test_a_union_of_worlds_trains_and_is_validated(world: Path, tmp_path: Path) -> None:
     names = "coco_entity_train+ade20k_entity_train"
     run = make_run(world, tmp_path, "schedule.steps=2", "data.balance=equal", on=names)
