@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from entitybench.baselines.batch import Batch
 from entitybench.baselines.configuration import load_config, named_configs
@@ -71,6 +72,24 @@ def test_parameters_of_the_panoptic_heads() -> None:
     assert model.semantic is not None
     first, other = 256 * 128 * 9 + 256, 128 * 128 * 9 + 256
     assert count(model.semantic) == 4 * first + 3 * other + 129 * 54
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("panopticfpn_r50_1x", 96.94), ("panopticfpn_r50_1x_specific", 118.19)]
+)
+def test_cost_after_the_pyramid_at_800_pixels(name: str, expected: float) -> None:
+    """Proposals of five levels, 1,000 boxes and 100 masks; and stuff, where there are classes."""
+    with torch.device("meta"):
+        model = build(name, COCO if name.endswith("_specific") else None).eval()
+        levels = tuple(torch.empty(1, 256, 800 // s, 800 // s) for s in (4, 8, 16, 32))
+        boxes, masks = torch.empty(1000, 256, 7, 7), torch.empty(100, 256, 14, 14)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.proposal_head([*levels, levels[-1][:, :, ::2, ::2]])
+        model.box_head(boxes)
+        model.mask_head(masks)
+        if model.semantic is not None:
+            model.semantic(levels)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("name", [n for n in named_configs(FAMILY.package) if "r18" not in n])
