@@ -9,8 +9,8 @@ resolution of all candidates takes away.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -94,29 +94,42 @@ def area_lost(counts: NDArray[np.generic]) -> float:
     return float(1 - counts[3] / counts[2]) if counts[2] else float("nan")
 
 
-def measure_mechanism(predictor: Predictor, truth: EntitySet, most: int | None = None) -> Mechanism:
+def mechanism_stem(predictions: Path, test_set: str) -> Path:
+    """Return where the measurement on a test set lies, for `Mechanism.save` and `load`."""
+    return predictions / f"{test_set}.mechanism"
+
+
+def measure_mechanism(
+    predictor: Predictor,
+    truth: EntitySet,
+    *,
+    photographs: str | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Mechanism:
     """Predict the images of a set and look at the masks before and after resolution.
 
     Args:
         predictor: The model.
         truth: Ground truth with photographs.
-        most: Images; all unless given.
+        photographs: Where these are, if elsewhere than the set says.
+        progress: Called after each image.
 
     Raises:
         MissingDataError: Nobody knows where the photographs are.
     """
-    location = truth.photographs
+    location = photographs or truth.photographs
     if location is None:
         msg = f"nobody knows where the photographs of `{truth.header.name}` are"
         raise MissingDataError(msg)
     after: list[tuple[ImageKey, ImageMatches]] = []
     before: list[tuple[ImageKey, ImageMatches]] = []
     counts: dict[ImageKey, list[int]] = {}
-    for image in islice(truth, most):
+    for image in truth:
         looked = _look(predictor, truth.header.name, image, location)
         after.append(looked.resolved)
         before.append(looked.overlapping)
         counts[looked.resolved[0]] = looked.counts
+        progress()
     resolved = MatchRecords.gather(STRICT, after)
     table = np.array([counts[key] for key in resolved.images], dtype=np.int64).reshape(-1, 4)
     return Mechanism(resolved, MatchRecords.gather(STRICT, before), table)

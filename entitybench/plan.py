@@ -83,6 +83,23 @@ class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 _WAYS = ("config", "classical", "checkpoint", "model_of", "truth")
 
 
+class Claim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """That one trained method does better than another, on the same seeds and images.
+
+    Attributes:
+        text: In words.
+        better: A method.
+        worse: Another.
+        measure: `AP` (AP_e), where more is better, or `claimed_twice`, `area_lost` or `gap` (AP
+            before resolution minus AP_e), where less is.
+    """
+
+    text: str
+    better: Name
+    worse: Name
+    measure: Literal["AP", "claimed_twice", "area_lost", "gap"] = "AP"
+
+
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What to train, on what, and what to test it on.
 
@@ -97,6 +114,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         protocol: Of the evaluation.
         class_threshold: Of the evaluation: least score in PQ by class.
         resamples: Of the report's bootstrap.
+        claims: Judged in the end, on every training and test set that both methods share.
     """
 
     title: str
@@ -109,6 +127,18 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     protocol: Literal["strict", "official"] = "strict"
     class_threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     resamples: Annotated[int, msgspec.Meta(ge=0)] = 1000
+    claims: tuple[Claim, ...] = ()
+
+    def method(self, name: str) -> Method:
+        """Return a method by its name.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        kind, names = "method", {method.name: method for method in self.methods}
+        if name not in names:
+            raise UnknownNameError.of(kind, name, names)
+        return names[name]
 
 
 def shipped_plans() -> list[str]:
@@ -161,7 +191,17 @@ def read_plan(text: str, place: str) -> Plan:
     if len({method.name for method in plan.methods}) < len(plan.methods):
         msg = "two methods have one name"
         raise FormatError(msg, where=place)
+    _check_claims(plan, place)
     return plan
+
+
+def _check_claims(plan: Plan, place: str) -> None:
+    for claim in plan.claims:
+        for name in (claim.better, claim.worse):
+            method = plan.method(name)
+            if not (method.config or method.model_of):
+                msg = f"claim `{claim.text}` is about `{name}`, which the plan does not train"
+                raise FormatError(msg, where=place)
 
 
 def with_steps(plan: Plan, steps: int) -> Plan:
@@ -278,7 +318,7 @@ def _world_steps(world: World, place: Place) -> Iterator[Step]:
 def _training_steps(
     plan: Plan, method: Method, place: Place, made: tuple[str, ...]
 ) -> Iterator[Step]:
-    for training, seed, end in _trainings(plan, method):
+    for training, seed, end in trainings_of(plan, method):
         name = f"{method.name}{end}"
         folder = place.out / "runs" / name
         train = Step(
@@ -301,8 +341,11 @@ def _training_steps(
         yield from _tests(plan, method, name, str(folder), (train.id,), place)
 
 
-def _trainings(plan: Plan, method: Method) -> Iterator[tuple[str, int, str]]:
+def trainings_of(plan: Plan, method: Method) -> Iterator[tuple[str, int, str]]:
     """Yield training set, seed, and what they add to the method's name."""
+    if method.model_of:
+        yield from trainings_of(plan, plan.method(method.model_of))
+        return
     seeds = plan.seeds if method.seeds is None else method.seeds
     for training in plan.train_on if method.train_on is None else method.train_on:
         for seed in seeds:
@@ -311,9 +354,8 @@ def _trainings(plan: Plan, method: Method) -> Iterator[tuple[str, int, str]]:
 
 def _second_steps(plan: Plan, method: Method, place: Place) -> Iterator[Step]:
     """Yield the tests of models that another method trains."""
-    origin = next(other for other in plan.methods if other.name == method.model_of)
-    for _, _, end in _trainings(plan, origin):
-        trained = f"{origin.name}{end}"
+    for _, _, end in trainings_of(plan, method):
+        trained = f"{method.model_of}{end}"
         folder, needs = str(place.out / "runs" / trained), (f"train-{trained}",)
         yield from _tests(plan, method, f"{method.name}{end}", folder, needs, place)
 
@@ -322,7 +364,8 @@ def _tests(
     plan: Plan, method: Method, name: str, model: str, needs: tuple[str, ...], place: Place
 ) -> Iterator[Step]:
     """Yield prediction and evaluation on every test set."""
-    for test in plan.test_on if method.test_on is None else method.test_on:
+    claimed = any(method.name in (claim.better, claim.worse) for claim in plan.claims)
+    for test in tests_of(plan, method):
         folder = place.preds / name
         predict = Step(
             f"predict-{name}-{test}",
@@ -331,6 +374,7 @@ def _tests(
                 *("predict", "--model", model, "--on", test, "--data", str(place.data)),
                 *("--out", str(folder), "--name", name),
                 *(option for change in method.predict for option in ("--set", change)),
+                *(["--mechanism"] if claimed else []),
             ),
             folder / test / "entity_set.json",
             needs,
@@ -338,6 +382,11 @@ def _tests(
         )
         yield predict
         yield _evaluation(plan, name, test, str(folder), (predict.id,), place)
+
+
+def tests_of(plan: Plan, method: Method) -> tuple[str, ...]:
+    """Return the test sets of a method."""
+    return plan.test_on if method.test_on is None else method.test_on
 
 
 def _checkpoint_steps(

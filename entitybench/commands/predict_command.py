@@ -57,6 +57,12 @@ if TYPE_CHECKING:
     "--batch", type=click.IntRange(1), default=1, show_default=True, help="Images at once."
 )
 @click.option("--panels/--no-panels", default=True, show_default=True, help="Draw photographs.")
+@click.option(
+    "--mechanism",
+    is_flag=True,
+    help="With --on, also measure the masks before overlap is resolved: AP, pixels that two claim, "
+    "area that is lost. Runs the model once more.",
+)
 @device_option
 @data_option
 @jobs_option
@@ -72,6 +78,7 @@ def command(
     name: str | None,
     batch: int,
     panels: bool,
+    mechanism: bool,
     device: str,
     data: Path,
     jobs: int,
@@ -95,9 +102,12 @@ def command(
     if on is None and images is None:
         msg = "--on names an entity set, --images a folder of photographs: one is needed"
         raise click.UsageError(msg)
+    if mechanism and on is None:
+        msg = "--mechanism compares with the truth: it needs --on"
+        raise click.UsageError(msg)
     if _is_classical(model):
-        if on is None or changes:
-            msg = f"--model {model} needs --on, and has nothing to --set"
+        if on is None or changes or mechanism:
+            msg = f"--model {model} needs --on, has nothing to --set, and no overlap"
             raise click.UsageError(msg)
         settings: dict[str, Any] = {
             "name": name, "images": images, "jobs": jobs, "overwrite": overwrite
@@ -119,6 +129,9 @@ def command(
             _entity_set(predictor, truth, out, described, {**shared, "images": images}, quiet=quiet)
             for truth in open_union(on, data)
         ]
+    if mechanism:
+        for truth in open_union(str(on), data):
+            _mechanism(predictor, truth, out, images, quiet=quiet)
     return _say(done, as_json, quiet)
 
 
@@ -219,6 +232,20 @@ def _entity_set(
     with _bar(len(truth), truth.header.name, quiet=quiet) as bar:
         path = out / truth.header.name
         return predict_set(predictor, truth, path, described, progress=bar.update, **shared)
+
+
+def _mechanism(
+    predictor: Predictor, truth: EntitySet, out: Path, images: str | None, *, quiet: bool
+) -> None:
+    """Measure the masks before resolution and keep it beside the predictions."""
+    from entitybench.baselines.mechanism import measure_mechanism, mechanism_stem
+
+    name = truth.header.name
+    with _bar(len(truth), f"{name}, overlap", quiet=quiet) as bar:
+        found = measure_mechanism(predictor, truth, photographs=images, progress=bar.update)
+    found.save(mechanism_stem(out, name))
+    told = ", ".join(f"{key} {100 * value:.1f}" for key, value in found.numbers().items())
+    say(f"{name}: {told}", quiet=quiet)
 
 
 def _photographs(

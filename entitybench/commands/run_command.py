@@ -70,8 +70,8 @@ def command(
 ) -> int:
     r"""Run a plan: train, predict and score methods × training sets × test sets × seeds.
 
-    PLAN is a TOML file, or one of: bsds500, demo, demo-short, paper-coco-ade20k, tiny-worlds,
-    worlds-cpu, worlds-gpu, worlds-table8.
+    PLAN is a TOML file, or one of: bsds500, demo, demo-short, paper-coco-ade20k, small-protocol,
+    small-protocol-gpu, tiny-worlds, worlds-cpu, worlds-gpu, worlds-table8.
     Every step is a command that you could type yourself; `--dry-run` shows them. What is done is
     skipped, so the same command resumes. A step that fails stops only those that need it.
 
@@ -92,6 +92,8 @@ def command(
         _show(steps_of(plan, place), place, as_json=as_json)
         return 0
     outcomes, page = run_to_page(plan, place, report=not no_report, quiet=quiet)
+    if plan.claims and not as_json:
+        click.echo(place.out.joinpath("claims.md").read_text(encoding="utf-8"))
     return finish(outcomes, place, page, as_json=as_json, quiet=quiet)
 
 
@@ -116,6 +118,10 @@ def run_to_page(
         for outcome in run_plan(steps, place, bar.running(execute)):
             bar.tell(outcome)
             outcomes.append(outcome)
+    if plan.claims:
+        from entitybench.commands.plan_claims import write_claims
+
+        write_claims(plan, place)
     page = write_page(plan, place, outcomes) if report else None
     if page is not None:
         say(f"wrote {page}", quiet=quiet)

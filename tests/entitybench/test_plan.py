@@ -331,6 +331,8 @@ def test_all_the_plans_are_shipped() -> None:
         "demo",
         "demo-short",
         "paper-coco-ade20k",
+        "small-protocol",
+        "small-protocol-gpu",
         "tiny-worlds",
         "worlds-cpu",
         "worlds-gpu",
@@ -425,6 +427,77 @@ def measured_cells(results: Path, table: str) -> list[str]:
     cells = json.loads(CliRunner().invoke(report_command.command, arguments).stdout)["cells"]
     assert {cell["delta"] for cell in cells} == {None}  # worlds are no COCO
     return [cell["source"] for cell in cells if cell["measured"] is not None]
+
+
+CLAIMS = """
+title = "Claims"
+about = "A test."
+train_on = ["coco_entity_train"]
+test_on = ["coco_entity_val"]
+resamples = 10
+seeds = [0, 1]
+[[worlds]]
+world = "coco"
+train = 4
+val = 2
+size = 64
+[[methods]]
+name = "both"
+config = "tiny"
+changes = ["schedule.batch=2"]
+steps = 1
+[[methods]]
+name = "strict"
+model_of = "both"
+predict = ["inference.nms_iou=0.3"]
+[[methods]]
+name = "bystander"
+classical = "slic"
+[[claims]]
+text = "suppression does nothing"
+better = "both"
+worse = "strict"
+[[claims]]
+text = "it loses less area"
+better = "both"
+worse = "strict"
+measure = "area_lost"
+"""
+
+
+def test_claims_are_judged_by_pairs_of_seeds(tmp_path: Path) -> None:
+    """Real steps; what failed is left out."""
+    plan, out = tmp_path / "plan.toml", tmp_path / "out"
+    plan.write_text(CLAIMS)
+    given = [str(plan), "--out", str(out), "--jobs", "1", "--no-report"]
+    code, said, told = invoke(*given)
+    assert code == 0, told
+    assert "| both | coco_entity_train | coco_entity_val | 2 |" in said
+    assert "| suppression does nothing | coco_entity_train | coco_entity_val | AP |" in said
+    first = json.loads((out / "claims.json").read_text())
+    assert [f["measure"] for f in first] == ["AP", "area_lost"]
+    assert all(len(f["per_seed"]) == 2 and f["verdict"] for f in first)
+    assert not list(out.glob("preds/bystander/*.mechanism*"))
+    (out / "preds" / "both@coco_entity_train#1" / "coco_entity_val.mechanism.counts.npy").unlink()
+    assert "0 steps made" in invoke(*given)[2]
+    again = json.loads((out / "claims.json").read_text())
+    assert [len(f["per_seed"]) for f in again] == [1, 1]
+    for lost in out.glob("preds/strict*/*.counts.npy"):
+        lost.unlink()
+    assert "| not measured |" in invoke(*given)[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('worse = "strict"', 'worse = "bystander"', "`bystander`, which the plan does not train"),
+        ('worse = "strict"', 'worse = "strickt"', "did you mean `strict`"),
+        ('measure = "area_lost"', 'measure = "area"', "not a plan"),
+    ],
+)
+def test_claims_that_make_no_sense_are_refused(before: str, after: str, message: str) -> None:
+    with pytest.raises(EntityBenchError, match=message):
+        read_plan(CLAIMS.replace(before, after), "p")
 
 
 @pytest.mark.slow

@@ -7,28 +7,18 @@ import pytest
 import torch
 
 from entitybench.baselines.ceiling import ceiling
+from entitybench.baselines.claims import judge
 from entitybench.baselines.configuration import load_config
 from entitybench.baselines.entity.config import EntityConfig
 from entitybench.baselines.entity.model import EntityModel
-from entitybench.baselines.mechanism import Mechanism, best_masks, measure_mechanism
+from entitybench.baselines.mechanism import Mechanism, best_masks, measure_mechanism, mechanism_stem
 from entitybench.baselines.prediction import Predictor
 from entitybench.baselines.settings import Data
-from entitybench.baselines.small_protocol import (
-    Arm,
-    Claim,
-    Protocol,
-    judge,
-    load_protocol,
-    run_protocol,
-)
 from entitybench.baselines.speed import measure
 from entitybench.candidates import Candidates
 from entitybench.entity_map import EntityMap
-from entitybench.errors import UnknownNameError
 from entitybench.metrics import STRICT, ImagePair, MatchRecords, match_pair
 from entitybench.registry import open_entity_set
-
-CLAIM = Claim("more", "a", "b")
 
 
 def mechanism(good: float, seed: int, images: int = 25) -> Mechanism:
@@ -54,7 +44,7 @@ def mechanism(good: float, seed: int, images: int = 25) -> Mechanism:
 def test_verdicts(better: float, worse: float, verdict: str) -> None:
     first = [mechanism(better, seed) for seed in range(3)]
     second = [mechanism(worse, 100 + seed) for seed in range(3)]
-    found = judge(CLAIM, "val", first, second)
+    found = judge("AP", first, second)
     assert found.verdict == verdict
     assert found.low <= found.difference <= found.high
     assert len(found.per_seed) == 3
@@ -62,7 +52,7 @@ def test_verdicts(better: float, worse: float, verdict: str) -> None:
 
 def test_one_seed_against_the_others_is_not_shown() -> None:
     good, bad = (mechanism(0.95, 1), mechanism(0.3, 2))
-    found = judge(CLAIM, "val", [good, good, bad], [bad, bad, good])
+    found = judge("AP", [good, good, bad], [bad, bad, good])
     assert found.difference > 0
     assert found.verdict == "not shown"
 
@@ -70,56 +60,34 @@ def test_one_seed_against_the_others_is_not_shown() -> None:
 def test_fewer_is_better_for_shared_pixels() -> None:
     few, many = mechanism(0.5, 0), mechanism(0.5, 0)
     many.counts[:, 1] *= 3
-    found = judge(Claim("less", "a", "b", "claimed_twice"), "val", [few], [many])
+    found = judge("claimed_twice", [few], [many])
     assert found.verdict == "supported"
     assert few.numbers()["claimed_twice"] == pytest.approx(5 * 25 / few.counts[:, 0].sum())
 
 
-@pytest.mark.parametrize("name", ["cpu", "gpu"])
-def test_our_protocols_are_valid(name: str) -> None:
-    protocol = load_protocol(name)
-    assert len(protocol.seeds) >= 3
-    for arm in protocol.arms.values():
-        load_config(EntityConfig, "entitybench.baselines.entity", arm.config, arm.train)
-    with pytest.raises(UnknownNameError, match="cpu"):
-        load_protocol("cpuu")
-
-
-def test_a_protocol_runs_and_is_not_run_again(world: Path, tmp_path: Path) -> None:
-    small = (
-        "data.short_sides=[64]", "data.test_short_side=64", "schedule.batch=2",
-        "pyramid.channels=32", "head.tower_depth=1", "mask.branch_channels=32",
-    )  # fmt: skip
-    arms = {
-        "both": Arm("tiny", small),
-        "baseline": Arm("tiny_baseline", small),
-        "baseline_low": Arm("tiny_baseline", small, ("inference.nms_iou=0.3",)),
-    }
-    claims = (Claim("x", "both", "baseline"), Claim("y", "both", "baseline_low", "gap"))
-    protocol = Protocol(
-        "coco_entity_train", ("coco_entity_val",), 1, (0, 1), arms, claims, test_images=2
-    )
-    heard: list[str] = []
-    first = run_protocol(protocol, world, tmp_path, heard.append, device="cpu")
-    assert len(heard) == 6
-    assert len(list(tmp_path.glob("runs/*/seed-*/model.safetensors"))) == 4
-    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.np?")}
-    again = run_protocol(protocol, world, tmp_path, heard.append, device="cpu")
-    assert [f.per_seed for f in again] == [f.per_seed for f in first]
-    assert stamps == {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.np?")}
-    assert "| x | coco_entity_val | AP |" in (tmp_path / "table.md").read_text(encoding="utf-8")
-
-
-def test_mechanism_counts_what_masks_share(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mechanism_counts_what_masks_share(world: Path) -> None:
     torch.manual_seed(0)
     changes = ["inference.threshold=0.005", "data.test_short_side=64"]
     config = load_config(EntityConfig, "entitybench.baselines.entity", "tiny", changes)
     predictor = Predictor.of(EntityModel(config).eval(), config)
-    found = measure_mechanism(predictor, open_entity_set("coco_entity_val", world), 2)
+    looked: list[int] = []
+    truth = open_entity_set("coco_entity_val", world)
+    found = measure_mechanism(predictor, truth, progress=lambda: looked.append(1))
+    assert len(looked) == len(found.counts) == len(truth)
     claimed, twice, before, after = found.counts.T
     assert (twice <= claimed).all()
     assert (after <= before).all()
     assert (before >= claimed + twice).all()
+
+
+def test_a_mechanism_that_was_saved_is_the_same(tmp_path: Path) -> None:
+    made, stem = mechanism(0.6, 3), mechanism_stem(tmp_path, "coco_entity_val")
+    assert Mechanism.load(stem) is None
+    made.save(stem)
+    read = Mechanism.load(stem)
+    assert read is not None
+    assert read.numbers() == made.numbers()
+    assert judge("area_lost", [read], [made]).per_seed == (0.0,)
 
 
 def test_best_masks_are_one_for_each_true_entity() -> None:
