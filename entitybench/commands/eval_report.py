@@ -60,12 +60,12 @@ def _class_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
 
 
 def _overlapping_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
-    """AP of the masks that overlapped stands below AP, and below it how much is more."""
+    """AP of the masks that overlapped stands below AP, and below it the gap."""
     loose, flat = result.scores.get("APoverlapping"), result.scores.get("AP")
     if loose is None or flat is None or columns[0] != "AP":
         return []
     empty = [""] * (len(columns) - 1)
-    rows = {"before flattening": f"{loose:.1f}", "lost by it": f"{loose - flat:.1f}"}
+    rows = {"before flattening": f"{loose:.1f}", "gap": f"{loose - flat:.1f}"}
     return [[f"  {name}", text, *empty] for name, text in rows.items()]
 
 
