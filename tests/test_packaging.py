@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -96,6 +97,21 @@ def run_python(code: str) -> str:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout.strip()
+
+
+def test_the_version_tells_what_does_the_work() -> None:
+    said = []
+    for pure in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-m", "entitybench", "--version"],
+            env={**os.environ, "ENTITYBENCH_PURE": pure},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        said.append(done.stdout.partition("(")[2].strip().strip(")"))
+    assert said[0] in {"compiled kernel", "NumPy, as the kernel is not built"}
+    assert said[1] == "NumPy, as ENTITYBENCH_PURE asks"
 
 
 def test_help_imports_neither_numpy_nor_torch() -> None:
