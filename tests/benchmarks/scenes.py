@@ -54,7 +54,8 @@ class Recipe:
 
     Attributes:
         size: Width and height in pixels; None draws from `SIZES`.
-        entities: Mean number of true entities, or None for COCO's spread.
+        entities: About how many true entities, small where they are many, and no end of predicted
+            ones; None for COCO's spread and at most 100 predictions.
     """
 
     size: tuple[int, int] | None = None
@@ -68,7 +69,7 @@ def make_scene(seed: int, index: int, recipe: Recipe | None = None) -> Scene:
     width, height = chosen.size or _draw_size(rng)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     truth, num_crowds = _truth(rng, x, y, chosen.entities)
-    prediction = _prediction(rng, x, y, truth)
+    prediction = _prediction(rng, x, y, truth, 100 if chosen.entities is None else None)
     scores = _scores(rng, truth, prediction)
     if index % 2:
         scores = scores.round(3)  # ties
@@ -148,6 +149,7 @@ def _truth(
     labels[labels == stuff] = 0 if stuff > 1 else 1  # one entity in two parts
     labels = np.where(labels == stuff + 1, 0, labels + 1).astype(np.int32)  # one void cell
     side = float(np.sqrt(labels.size))
+    side *= float(np.sqrt(10 / entities)) if entities else 1  # else blobs would hide one another
     crowd_ids = []
     for value in range(stuff + 1, stuff + 1 + round(many * 0.66)):
         radius = min(0.3 * side, float(rng.lognormal(np.log(side * 0.055), 0.8)))
@@ -168,7 +170,9 @@ def _renumbered(labels: Labels, crowd_ids: list[int]) -> tuple[Labels, int]:
     return table[labels], len(crowds)
 
 
-def _prediction(rng: np.random.Generator, x: Field, y: Field, truth: Labels) -> Labels:
+def _prediction(
+    rng: np.random.Generator, x: Field, y: Field, truth: Labels, most: int | None
+) -> Labels:
     height, width = truth.shape
     wx, wy = _warp(rng, x, y, ((60, 3.5), (15, 2.0), (5, 1.15)))
     seen = truth[
@@ -187,13 +191,13 @@ def _prediction(rng: np.random.Generator, x: Field, y: Field, truth: Labels) -> 
     for value in range(next_label, next_label + int(rng.poisson(rng.lognormal(2.55, 0.5)))):
         _paint_blob(rng, labels, wx, wy, float(rng.lognormal(2.6, 0.6)), value)
     dropped = rng.random(int(labels.max()) + 1) < 0.08
-    return _shuffled(rng, np.where(dropped[labels], 0, labels).astype(np.int32))
+    return _shuffled(rng, np.where(dropped[labels], 0, labels).astype(np.int32), most)
 
 
-def _shuffled(rng: np.random.Generator, labels: Labels) -> Labels:
+def _shuffled(rng: np.random.Generator, labels: Labels, most: int | None) -> Labels:
     areas = np.bincount(labels.ravel())
     kept = np.flatnonzero(areas >= MIN_AREA)
-    kept = rng.permutation(kept[kept > 0])[:100]
+    kept = rng.permutation(kept[kept > 0])[:most]
     table = np.zeros(areas.size, dtype=np.int32)
     table[kept] = np.arange(1, kept.size + 1)
     return table[labels]
