@@ -53,10 +53,12 @@ def _cell(result: Result, column: str) -> str:
 
 
 def _class_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:
-    """PQ by class stands below PQ, in a row of its own, where there is one."""
+    """PQ by class stands below PQ, in a row of its own, where there is one; then its interval."""
     if "PQc" not in result.scores or "PQ" not in columns:
         return []
-    return [["  by class", *(_cell(result, f"{column}c") for column in columns)]]
+    classes = [f"{column}c" for column in columns]
+    row = ["  by class", *(_cell(result, name) for name in classes)]
+    return [row, *_interval_rows(result, classes)]
 
 
 def _overlapping_rows(result: Result, columns: Sequence[str]) -> list[list[str]]:

@@ -35,6 +35,7 @@ from entitybench.metrics.class_quality import (
     class_sums,
     quality_by_class,
 )
+from entitybench.result import read_result
 
 CLASSES = (
     Category(3, "cat", isthing=True),
@@ -457,6 +458,17 @@ def test_the_command_shows_a_row(truth: Path, tmp_path: Path) -> None:
     assert rows["sky"] == ["stuff", "66.7", "66.7", "100.0", "1", "0", "0"]
     classes = told(*run, "--json")["explanation"]["classes"]
     assert [(row["name"], row["missed"]) for row in classes] == [("cat", 1), ("sky", 0)]
+
+
+def test_the_row_has_intervals_of_its_own(truth: Path, tmp_path: Path) -> None:
+    run = ["eval", str(found_by(tmp_path, [2, 1, 1])), "--gt", str(truth), "--bootstrap", "9"]
+    run += ["-o", str(tmp_path / "r.json")]
+    lines = CliRunner().invoke(entitybench, run, catch_exceptions=False).stdout.splitlines()
+    place = next(n for n, line in enumerate(lines) if "by class" in line)
+    found = read_result(tmp_path / "r.json").intervals
+    names = ("PQc", "SQc", "RQc")
+    for line, end in zip(lines[place + 1 : place + 3], ("low", "high"), strict=True):
+        assert line.split()[1:] == ["%", *(f"{getattr(found[name], end):.1f}" for name in names)]
 
 
 # --- panoptic files, and another implementation --------------------------------------------------
