@@ -514,8 +514,19 @@ def fingerprint_of(step: Step, place: Place, before: Mapping[str, str]) -> str:
     sets = [open_entity_set(known[name]).header.content_hash for name in step.reads]
     needed = [before[name] for name in step.needs]
     weights = [] if step.weights is None else [_digest(step.weights)]
-    text = json.dumps([step.arguments, needed, sets, *weights])
+    text = json.dumps([_placeless(step.arguments, place), needed, sets, *weights])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _placeless(arguments: Sequence[str], place: Place) -> list[str]:
+    """Return arguments that do not change where the plan's folder is moved, or named otherwise."""
+    folders = {str(place.out): "OUT", str(place.data): "DATA"}
+    found = []
+    for text in arguments:
+        path = Path(text)
+        at = next((folder for folder in folders if path.is_relative_to(folder)), None)
+        found.append(text if at is None else f"{folders[at]}/{path.relative_to(at)}")
+    return found
 
 
 def _digest(weights: Path) -> str:

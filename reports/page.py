@@ -266,13 +266,15 @@ def code(text: str) -> Markup:
 def notation(text: str) -> Markup:
     """Set the paper's names of scores as it prints them; everything is escaped.
 
-    >>> notation("column A-A AP_e^m")
-    Markup('column A-A AP<sub>e</sub><sup>m</sup>')
+    >>> notation("column AP_e^m")
+    Markup('column AP<sub class="plain">e</sub><sup class="plain">m</sup>')
     """
     marks = {"_": "sub", "^": "sup"}
-    parts = re.split(r"([_^]\w)", text)
+    parts = re.split(r"([_^][^\W_]+)", text)
     return Markup("").join(
-        Markup("<{0}>{1}</{0}>").format(marks[part[0]], part[1:]) if index % 2 else part
+        Markup('<{0} class="plain">{1}</{0}>').format(marks[part[0]], part[1:])
+        if index % 2
+        else part
         for index, part in enumerate(parts)
     )
 

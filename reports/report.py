@@ -251,5 +251,7 @@ def _commands(runs: Sequence[Run], results: Path) -> Iterator[str]:
         metric = run.result.metric
         extra = "" if metric.protocol == "strict" else f" --protocol {metric.protocol}"
         extra += "" if metric.void == "counted" else f" --void {metric.void}"
+        least = run.result.prediction.class_threshold
+        extra += f" --class-threshold {least:g}" if least else ""
         yield f"entitybench eval preds/{run.name} --gt {run.ground_truth}{extra}"
     yield f"entitybench report {results.name}/ --out report/"

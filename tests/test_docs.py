@@ -1,4 +1,8 @@
-"""Each command in the README and the guides runs, as it is written."""
+"""Each command in the README and the guides runs, as it is written.
+
+Blocks of `sh` are run. Blocks of `console` take hours, other machines or downloads: what they ask
+of entitybench is read by the program itself, up to where it would begin.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +22,8 @@ import pytest
 from PIL import Image
 
 import entitybench.converters
+from entitybench.baselines.configuration import load_config
+from entitybench.baselines.registry import family
 from entitybench.cli import entitybench as program
 from entitybench.cli import main
 from entitybench.converters import convert
@@ -25,6 +32,7 @@ from entitybench.entity_writer import EntityWriter
 from entitybench.errors import FormatError
 from entitybench.formats.coco_panoptic_export import write_coco_panoptic
 from entitybench.perturbation import Perturbation, perturb
+from entitybench.plan import load_plan
 from entitybench.registry import open_entity_set
 from tests.foreign_predictions import write_foreign_predictions
 from tests.small_releases import (
@@ -90,7 +98,9 @@ def add_releases(guide: Path, datasets: Path) -> None:
         if f"~/datasets/{name} " in text:
             write(datasets / name, files)
     if "~/datasets/bsds500 " in text:
-        write(datasets / "bsds500", bsds500(12003, [np.ones((4, 6)), np.ones((4, 6))]))
+        for split in ("train", "val"):
+            humans = [np.ones((4, 6)), np.ones((4, 6))]
+            write(datasets / "bsds500", bsds500(12003, humans, split=split))
 
 
 def arguments(line: str, home: Path) -> list[str]:
@@ -135,6 +145,46 @@ def test_the_commands_of_a_guide_run(guide: Path, workplace: Path, parcels: dict
     for line in commands(guide):
         assert line.startswith("entitybench "), f"{guide.name}: who runs `{line}`?"
         assert main(arguments(line, workplace)) == 0, line
+
+
+def shown(path: Path) -> Iterator[list[str]]:
+    """Yield what follows the program's name in the lines of the console blocks."""
+    for block in blocks(path, "console"):
+        lines = block.replace("\\\n", " ").splitlines()
+        typed = [line[2:] for line in lines if line.startswith("$ ")] or lines
+        for line in typed:
+            words = shlex.split(line.replace("$SLURM_ARRAY_TASK_ID", "1"), comments=True)
+            if "entitybench" in words:
+                yield words[words.index("entitybench") + 1 :]
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_what_takes_too_long_to_run_is_understood(guide: Path) -> None:
+    for words in shown(guide):
+        context = click.Context(program)
+        command: click.Command = program
+        while isinstance(command, click.Group):
+            verb, *words = words
+            found = command.get_command(context, verb)
+            assert found is not None, f"{guide.name}: entitybench {verb}"
+            command = found
+        said = command.make_context(verb, words).params
+        if verb == "train":
+            kind = family(said["model"])
+            load_config(kind.config, kind.package, said["config"], said["changes"])
+        elif verb == "run":
+            load_plan(said["plan_name"])
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.name)
+def test_modules_that_guides_start_are_there(guide: Path) -> None:
+    for name in re.findall(r"python -m ([\w.]+)", guide.read_text(encoding="utf-8")):
+        assert find_spec(name) is not None, name
+
+
+def test_a_guide_shows_commands_of_both_kinds() -> None:
+    assert list(shown(ROOT / "docs" / "cluster.md"))[-1][:2] == ["convert", "ade20k"]
+    assert commands(ROOT / "docs" / "leaderboard.md")[-1] == "entitybench run bsds500 --dry-run"
 
 
 @pytest.mark.parametrize("guide", [ROOT / "README.md", ROOT / "docs" / "entity-format.md"])

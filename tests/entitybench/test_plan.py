@@ -239,6 +239,17 @@ def test_other_choices_or_other_data_are_another_step(place: Place) -> None:
     assert joint == {step.id for step in changed if "y_entity_train" in step.id}
 
 
+def test_a_folder_that_was_moved_is_done_as_before(place: Place) -> None:
+    steps = steps_of(read_plan(TEXT, "p"), place)
+    states(steps, place, Recorder(steps, place))
+    moved = Place(
+        place.out.rename(place.out.with_name("moved")),
+        place.data.rename(place.data.with_name("moved-data")),
+    )
+    steps = steps_of(read_plan(TEXT, "p"), moved)
+    assert set(states(steps, moved, Recorder(steps, moved)).values()) == {"done"}
+
+
 def test_a_failure_stops_only_what_needs_it(place: Place) -> None:
     steps = steps_of(read_plan(TEXT, "p"), place)
     run = Recorder(steps, place)
