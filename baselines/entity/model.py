@@ -19,7 +19,7 @@ from entitybench.baselines.entity.inference import Detections, detect
 from entitybench.baselines.entity.losses import dice_loss, focal_sum, giou_loss
 from entitybench.baselines.entity.mask_branch import MaskBranch, aligned_upsample
 from entitybench.baselines.entity.mask_head import DYNAMIC_PATH, MaskHead, num_kernel_parameters
-from entitybench.baselines.entity.overlap import clusters, representatives, suppressed
+from entitybench.baselines.entity.overlap import clusters, membership, representatives, suppressed
 from entitybench.baselines.entity.pyramid import Pyramid
 from entitybench.baselines.model import BaselineModel, Classes, MaskCandidates
 from entitybench.baselines.pixels import PixelNorm
@@ -223,13 +223,13 @@ class _Counts(NamedTuple):
 
 
 def _counts(targets: Assignment, samples: Samples, batch: Batch) -> _Counts:
-    member = nn.functional.one_hot(samples.entity, batch.num_slots) * samples.valid[..., None]
+    member = membership(samples.entity, samples.valid, batch.num_slots)
     values = torch.stack(
         [
             targets.positive.sum().float(),
             targets.centerness.sum(),
             samples.valid.sum().float(),
-            member.amax(1).sum().float(),
+            member.any(1).sum().float(),
         ]
     )
     positives, centerness, masks, entities = global_sum(values).unbind()

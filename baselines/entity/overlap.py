@@ -30,6 +30,21 @@ def clusters(entity: Tensor, valid: Tensor, slots: int) -> tuple[Tensor, Tensor]
     return torch.where(same, numbers, count - 1).amin(2), entity
 
 
+def membership(cluster: Tensor, valid: Tensor, slots: int) -> Tensor:
+    """Tell which samples each cluster has; unlike `one_hot`, nothing is read back to be checked.
+
+    Args:
+        cluster: `(B, K)` cluster of each sample.
+        valid: `(B, K)` whether the sample exists.
+        slots: C, the clusters.
+
+    Returns:
+        `(B, K, C)` bool.
+    """
+    numbers = torch.arange(slots, device=cluster.device)
+    return (cluster[..., None] == numbers) & valid[..., None]
+
+
 def representatives(
     logits: Tensor, cluster: Tensor, valid: Tensor, slots: int
 ) -> tuple[Tensor, Tensor]:
@@ -44,7 +59,7 @@ def representatives(
     Returns:
         `(B, C, h, w)` mean logits, zero where there is no kernel, and `(B, C)` kernels.
     """
-    member = torch.nn.functional.one_hot(cluster, slots).to(logits.dtype) * valid[..., None]
+    member = membership(cluster, valid, slots).to(logits.dtype)
     count = member.sum(1)
     mean = torch.bmm((member / count.clamp(min=1)[:, None]).transpose(1, 2), logits.flatten(2))
     return mean.reshape(*mean.shape[:2], *logits.shape[-2:]), count

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from platform import machine
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from entitybench.baselines import model as baseline_model
@@ -210,6 +212,53 @@ def test_the_dense_part_captures_in_one_graph() -> None:
         torch.testing.assert_close(
             explained(pixels).head.distances, model.dense(pixels).head.distances
         )
+
+
+WAITS = {
+    "aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten._unique2",
+    "aten.unique_dim", "aten.unique_consecutive", "aten.is_nonzero", "aten.equal",
+    "aten.repeat_interleave.Tensor",
+}  # fmt: skip
+
+
+class Recorder(TorchDispatchMode):
+    """Notes every operation by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        self.seen |= {str(func), str(func).rpartition(".")[0]}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_baseline", "gpu_r50"])
+def test_no_step_waits_for_the_device(
+    name: str, make_batch: Callable[[torch.Tensor], Batch]
+) -> None:
+    """From pixels to gradients, no operation has a size or a branch that hangs on the data."""
+    shapes = ["pyramid.channels=32", "head.tower_depth=1", "mask.branch_channels=16"]
+    model = EntityModel(config(name, *shapes)).train()
+    batch = make_batch(torch.arange(4).repeat_interleave(16).reshape(1, 1, 64).expand(2, 64, 64))
+    with Recorder() as recorded:
+        losses = model.losses(batch)
+        torch.stack(list(losses.values())).sum().backward()
+    assert "aten.convolution_backward" in recorded.seen
+    assert not WAITS & recorded.seen
+
+
+def test_what_waits_is_noticed() -> None:
+    with Recorder() as recorded:
+        assert torch.ones(2).sum().item() == 2
+        torch.ones(2).nonzero()
+    assert {"aten._local_scalar_dense", "aten.nonzero"} <= WAITS & recorded.seen
 
 
 def test_lite0_tells_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
