@@ -63,7 +63,7 @@ class MaskFormerConfig:
         features: Channels of the pixel decoder and of the mask features.
         transformer: The transformer decoder.
         loss: Weights.
-        overlap: The paper's overlap suppression on top (section 6.3); `none` is MaskFormer.
+        overlap: The paper's overlap suppression on top (section 6.2); `none` is MaskFormer.
         inference: From queries to an entity map.
         data: How photographs become batches.
         schedule: Optimiser, learning rate and precision.

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
 from entitybench.baselines.batch import Batch
 from entitybench.baselines.checkpoint import Card, card_config, load_model, save
@@ -81,6 +82,42 @@ def test_every_family_says_what_it_is(name: str) -> None:
     assert kind.class_specific(config_of(kind, "specific"))
     docs = ROOT / "docs"
     assert (docs / "models" / f"{name}.md").is_file() or name == "entity"
+
+
+COCO = Classes(tuple(f"class {n}" for n in range(133)), (True,) * 80 + (False,) * 53)
+PUBLISHED = {
+    "ours, class-agnostic": ("entity", "entity_r50_1x"),
+    "PanopticFCN": ("panopticfcn", "r50_1x"),
+    "Panoptic FPN": ("panopticfpn", "panopticfpn_r50_1x_specific"),
+    "K-Net": ("knet", "knet_r50_1x_specific"),
+    "MaskFormer, simple pixel decoder": ("maskformer", "maskformer_r50"),
+    "Mask2Former": ("mask2former", "mask2former_r50"),
+    "DETR": ("detr", "detr_r50"),
+}
+
+
+@pytest.mark.parametrize("title", PUBLISHED)
+def test_the_guide_tells_size_and_cost(title: str) -> None:
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    [line] = [line for line in text.splitlines() if line.startswith(f"| {title} |")]
+    parameters, cost = (cell.strip() for cell in line.split("|")[2:4])
+    name, config = PUBLISHED[title]
+    kind = family(name)
+    with torch.device("cpu" if name == "detr" else "meta"):
+        settings = load_config(kind.config, kind.package, config)
+        model = kind.build(settings, Classes() if name == "entity" else COCO).eval()
+    assert parameters == f"{sum(p.numel() for p in model.parameters()):,}"
+    if name in ("detr", "panopticfpn"):
+        return  # more than the dense part: their own tests count it
+    model.to("meta").requires_grad_(requires_grad=False)
+    pixels = torch.empty(1, 3, 800, 800, device="meta")
+    backbone = model.get_submodule("backbone")
+    costs = []
+    for part in (model.dense, backbone):
+        with FlopCounterMode(display=False) as counter:
+            part(pixels)
+        costs.append(counter.get_total_flops() / 2e9)
+    assert cost == f"{costs[0] - costs[1]:.1f}"
 
 
 @pytest.mark.parametrize("name", READY)
