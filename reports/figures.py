@@ -163,7 +163,8 @@ def qualities(axes: Axes, lines: Sequence[Line]) -> None:
     for line in lines:
         known = np.sort(line.details.qualities[np.isfinite(line.details.qualities)])[::-1]
         share = np.arange(1, len(known) + 1) / max(len(known), 1)
-        _plot(axes, line, np.r_[100.0, 100 * known, 0.0], np.r_[0.0, share, 1.0])
+        at_least = np.r_[0.0, share, 1.0]
+        _plot(axes, line, np.r_[100.0, 100 * known, 0.0], at_least, drawstyle="steps-post")
     axes.set(xlim=(0, 100), ylim=(0, 1.02), xlabel="PQ of the image, at least", ylabel="images")
     axes.set_title("How many images go well")
 
@@ -185,6 +186,7 @@ def _plot(
     x: NDArray[np.float64],
     y: NDArray[np.float64],
     marker: str = "",
+    drawstyle: str = "default",
 ) -> None:
     axes.plot(
         x,
@@ -193,6 +195,7 @@ def _plot(
         linestyle=line.style.dash,
         linewidth=1.6,
         marker=marker,
+        drawstyle=drawstyle,
         markersize=3.2,
         label=line.label,
     )
