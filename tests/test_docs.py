@@ -259,7 +259,7 @@ def test_every_option_is_explained(verb: str) -> None:
 OTHERS = (  # options of other programs, and of our benchmarks
     *("--array", "--cpus-per-task", "--dependency", "--gres", "--nodes", "--requeue", "--time"),
     *("--nnodes", "--nproc-per-node", "--rdzv-backend", "--rdzv-endpoint"),
-    *("--multi_gpu", "--num_processes", "--nworkers", "--convert-to-rle", "--seconds"),
+    *("--multi_gpu", "--num_processes", "--nworkers", "--convert-to-rle", "--seconds", "--curves"),
 )
 
 
