@@ -99,6 +99,7 @@ PUBLISHED = {
 @pytest.mark.parametrize("title", PUBLISHED)
 def test_the_guide_tells_size_and_cost(title: str) -> None:
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    text = text.partition("multiply-adds:")[2]
     [line] = [line for line in text.splitlines() if line.startswith(f"| {title} |")]
     parameters, cost = (cell.strip() for cell in line.split("|")[2:4])
     name, config = PUBLISHED[title]
