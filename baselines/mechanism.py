@@ -1,10 +1,11 @@
 """What the two modules are for, visible at any budget: how much a model's masks overlap.
 
 AP_e tells what a model achieves after its masks were resolved. Before that one can see how many
-true entities some mask covers, and what AP the overlapping masks would have had. For each true
-entity the mask with the best IoU is looked at (a model's hundred candidates together cover all
-pixels many times over): how many pixels two of these claim, and how much of their area the
-resolution of all candidates takes away.
+true entities some mask covers, and what AP the overlapping masks would have had. A model's hundred
+candidates together cover all pixels many times over, so one mask is looked at for each true entity
+that is found before resolution, that with the best IoU, which is ½ or more (a worse one stands
+for no entity, and most masks of a model that has just begun are worse): how many pixels two of
+these claim, and how much of their area the resolution of all candidates takes away.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from entitybench.metrics.overlapping import mask_contingency, match_overlapping
 from entitybench.metrics.protocol import STRICT, truth_sizes
 from entitybench.photographs import read_photograph
 
+_FOUND = 0.5  # least IoU of a mask that stands for an entity; AP counts from there, too
 COUNTS = ("claimed", "claimed_twice", "area_before", "area_after")
 
 
@@ -39,7 +41,8 @@ class Mechanism:
         resolved: Matches of the final maps.
         overlapping: Matches of the same masks before resolution.
         counts: `(I, 4)` int64 pixels of each image, in pooled order, of the best mask of each true
-            entity: claimed by one or more, by two or more; their area before resolution and after.
+            entity that is found: claimed by one or more, by two or more; their area before
+            resolution and after.
     """
 
     resolved: MatchRecords
@@ -168,11 +171,15 @@ def _look(predictor: Predictor, set_name: str, image: EntityImage, location: str
 
 
 def best_masks(truth: EntityMap, candidates: Candidates) -> NDArray[np.int64]:
-    """Return the masks that are the best of some true entity by IoU, ascending; ties the first."""
+    """Return the masks that are the best of some true entity, by an IoU of ½ or more.
+
+    Returns:
+        Their numbers, ascending; of equal IoUs the first.
+    """
     if not len(candidates):
         return np.zeros(0, dtype=np.int64)
     shared = mask_contingency(truth, candidates).to_array()[1 : truth.num_entities + 1, 1:]
     areas = truth.areas[1 : truth.num_entities + 1, None] + candidates.areas
     ious = shared / np.maximum(areas - shared, 1)
-    touched = ious[ious.any(axis=1)]
-    return np.unique(touched.argmax(axis=1))
+    found = ious[ious.max(axis=1, initial=0.0) >= _FOUND]
+    return np.unique(found.argmax(axis=1))
