@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from entitybench import kernel
-from tests.benchmarks.fuzz import TARGETS, run
+from tests.benchmarks.fuzz import TARGETS, little_memory, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,6 +23,13 @@ def test_a_few_seconds_of_fuzzing() -> None:
     assert len(counts) == len(TARGETS)
     for cases, refused in counts.values():
         assert 0 < refused < cases  # neither all broken nor all whole
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_fuzzing_notices_who_takes_too_much_memory() -> None:
+    with little_memory(), pytest.raises(MemoryError):
+        np.ones(1 << 31, dtype=np.uint8)
+    assert len(np.empty(1 << 31, dtype=np.uint8)) == 1 << 31  # the limit is gone
 
 
 @pytest.mark.slow
