@@ -67,7 +67,7 @@ class Schedule:
         channels_last: Memory format of the dense part.
         compile: Whether the dense part goes through `torch.compile`.
         log_every: Steps between lines of the log; the loss is looked at (which waits for the
-            device) only then.
+            device) only then and before a checkpoint.
         save_every: Steps between checkpoints; 0 saves at the end alone.
         validate_every: Steps between validations; 0 validates at the end alone.
         validate_images: Images of a validation.

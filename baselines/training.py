@@ -223,10 +223,11 @@ class Trainer:
             window.add(self._step(step, to_device(host, self._accelerator.device)))
             done = step + 1
             last = done == schedule.steps
-            if last or done % schedule.log_every == 0:
+            saves = _due(done, schedule.save_every, last=last)
+            if saves or done % schedule.log_every == 0:  # what is not finite is never saved
                 self._look(window, done)
                 window = _Window(done)
-            if _due(done, schedule.save_every, last=last):
+            if saves:
                 self._save(done)
             if self._run.validation and _due(done, schedule.validate_every, last=last):
                 self._validate(self._run.validation, done)

@@ -118,13 +118,16 @@ def _swin(config: BackboneConfig) -> Any:
     return library.AutoBackbone.from_config(settings)
 
 
-def _mit(config: BackboneConfig) -> Any:
+def _mit(config: BackboneConfig) -> nn.Module:
     library = import_module("transformers")
     widths, depths = _MITS[config.name]
     settings = library.SegformerConfig(
         hidden_sizes=list(widths), depths=list(depths), drop_path_rate=config.drop_path
     )
-    return library.SegformerModel(settings)
+    body: nn.Module = library.SegformerModel(settings).eval()
+    with torch.no_grad():  # the first call takes a lock, which cannot be compiled
+        _mit_maps(body, torch.zeros(1, 3, 32, 32))
+    return body.train()
 
 
 def _mit_maps(body: nn.Module, pixels: Tensor) -> list[Tensor]:

@@ -48,21 +48,25 @@ def losses(folder: Path) -> list[tuple[float, float]]:
     return [(row["step"], row["loss"]) for row in read_log(folder / "log.csv")]
 
 
-def test_killed_and_resumed_gives_the_same_losses(world: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("log_every", "logged"), [(1, [1, 2, 3, 4, 5]), (3, [2, 3, 4, 5])])
+def test_killed_and_resumed_gives_the_same_losses(
+    log_every: int, logged: list[int], world: Path, tmp_path: Path
+) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    train(make_run(world, whole, "schedule.steps=5"))
+    changes = ["schedule.steps=5", f"schedule.log_every={log_every}"]
+    train(make_run(world, whole, *changes))
 
     def kill(progress: Progress) -> None:
         if progress.step == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(make_run(world, cut, "schedule.steps=5"), kill)
+        train(make_run(world, cut, *changes), kill)
     assert read_card(cut / "checkpoint.safetensors").step == 2
     assert not (cut / "model.safetensors").exists()
-    train(make_run(world, cut, "schedule.steps=5"))
+    train(make_run(world, cut, *changes))
     assert losses(cut) == losses(whole)
-    assert [step for step, _ in losses(cut)] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in losses(cut)] == logged
     ours, theirs = (load_model(f / "model.safetensors")[0].state_dict() for f in (whole, cut))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert (whole / "curves.png").stat().st_size > 1000
@@ -113,7 +117,7 @@ def test_class_specific_training_knows_its_classes(world: Path, tmp_path: Path) 
 def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(world: Path, tmp_path: Path) -> None:
     run = make_run(
         world, tmp_path, "schedule.steps=9", "schedule.rate=1e30", "schedule.clip=0.0",
-        "schedule.warmup=0", "schedule.optimiser=sgd", "schedule.log_every=3",
+        "schedule.warmup=0", "schedule.optimiser=sgd", "schedule.log_every=50",
     )  # fmt: skip
     with pytest.raises(NonFiniteLossError, match="not finite") as caught:
         train(run)
@@ -123,6 +127,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(world: Path, tmp_pa
         assert file.get_tensor("pixels").dtype == torch.uint8
         assert len(json.loads(file.metadata()["images"])) == 2
     assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "checkpoint.safetensors").exists()  # due after the step that failed
 
 
 def test_checkpoints_hold_no_pickle(world: Path, tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ def test_parameter_counts_are_those_of_the_released_code() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["tiny", "small_r18", "entity_r101_1x", "entity_r101_dcnv2_3x", "entity_swin_t_1x",
-     "entity_mit_b0_1x", "fcos", "table1_things_specific"],
+    ["tiny", "small_r18", "entity_r50_1x", "entity_r101_1x", "entity_r101_dcnv2_3x",
+     "entity_swin_t_1x", "entity_mit_b0_1x", "fcos", "table1_things_specific"],
 )  # fmt: skip
 def test_shapes_at_800_by_1333(name: str) -> None:
     model = on_meta(name)
@@ -79,6 +79,14 @@ def test_large_transformers_have_the_same_shapes(name: str) -> None:
     test_shapes_at_800_by_1333(name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "expected"), [("swin_l", 1529), ("mit_b5", 827)])
+def test_flops_of_large_transformers(name: str, expected: float) -> None:
+    pixels = torch.empty(1, 3, 800, 1344, device="meta")
+    _, found = flops(on_meta(f"entity_{name}_1x").backbone, pixels)
+    assert found == pytest.approx(expected, rel=0.02)
+
+
 def flops(module: nn.Module, *inputs: object) -> tuple[object, float]:
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -100,7 +108,12 @@ def test_flops_at_800_by_1344() -> None:
     assert pyramid == pytest.approx(34, rel=0.02)
     assert head == pytest.approx(309, rel=0.02)
     assert branch == pytest.approx(33, rel=0.02)
-    assert backbone + pyramid + head + branch == pytest.approx(552, rel=0.02)
+    assert model.mask_head is not None
+    sampled = [torch.empty(1, 100, *last, device="meta") for last in ((169,), (2,), ())]
+    features = torch.empty(1, 8, 100, 168, device="meta")
+    _, masks = flops(model.mask_head, features, *sampled, 8)
+    assert masks == pytest.approx(0.51, rel=0.02)
+    assert backbone + pyramid + head + branch + masks == pytest.approx(552, rel=0.02)
 
 
 def test_flops_of_other_backbones() -> None:
@@ -204,8 +217,14 @@ def test_the_canvas_around_an_image_is_zero(make_batch: Callable[..., Batch]) ->
     assert float(pixels[1, 0, 10, 10]) == pytest.approx(float(blue), abs=1e-4)  # BGR
 
 
-def test_the_dense_part_captures_in_one_graph() -> None:
-    model = EntityModel(config("tiny")).eval()
+@pytest.mark.parametrize(
+    "name",
+    ["tiny", "entity_mit_b0_1x"]
+    + [pytest.param(n, marks=pytest.mark.slow) for n in ("small_r18", "entity_swin_t_1x")],
+)
+def test_the_dense_part_captures_in_one_graph(name: str) -> None:
+    shapes = ["head.tower_depth=1", "mask.branch_channels=16"]
+    model = EntityModel(config(name, *shapes)).eval()
     explained = torch.compile(model.dense, backend="eager", fullgraph=True)
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
