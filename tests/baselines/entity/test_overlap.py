@@ -77,6 +77,31 @@ def test_no_kernel_at_all_is_finite() -> None:
     assert out.abs().sum() == 0
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_descent_takes_pixels_from_all_but_their_owner(activation: str) -> None:
+    """Twins that claim each other's pixels; soft-max moves them apart by equal steps."""
+    ids = torch.tensor([[[1, 1, 2, 2, 0]]])
+    own = ids[:, None] == torch.tensor([1, 2])[None, :, None, None]
+    owned = ids[:, None] > 0
+    has_kernel = torch.ones(1, 2, dtype=torch.bool)
+    masks = torch.full((1, 2, 1, 5), 2.0, requires_grad=True)
+    loss = dice_loss(suppressed(masks, has_kernel, owned, activation), own).sum()
+    (slope,) = torch.autograd.grad(loss, masks)
+    assert (slope[own] < 0).all()  # downhill, the owner's logit rises
+    assert (slope[~own & owned] > 0).all()
+    assert (slope[~owned.expand_as(slope)] == 0).all()  # void teaches nothing
+    if activation == "softmax":
+        torch.testing.assert_close(slope.sum(1), torch.zeros(1, 1, 5))
+
+    optimiser = torch.optim.SGD([masks], lr=20.0)
+    for _ in range(100):
+        optimiser.zero_grad()
+        loss = dice_loss(suppressed(masks, has_kernel, owned, activation), own).sum()
+        torch.autograd.backward(loss)
+        optimiser.step()
+    assert torch.equal((masks > 0) & owned, own)
+
+
 def test_dice_by_hand() -> None:
     p = torch.tensor([[[1.0, 0.5], [0.0, 0.0]]])
     g = torch.tensor([[[1.0, 1.0], [0.0, 1.0]]])
