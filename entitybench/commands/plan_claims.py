@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from entitybench.whole_file import write_whole
 
@@ -42,7 +43,8 @@ def write_claims(plan: Plan, place: Place) -> str:
     ]
     place.out.mkdir(parents=True, exist_ok=True)
     write_whole(place.out / "claims.md", text.encode())
-    write_whole(place.out / "claims.json", (json.dumps(record, indent=1) + "\n").encode())
+    encoded = msgspec.json.format(msgspec.json.encode(record), indent=1)  # NaN becomes null
+    write_whole(place.out / "claims.json", encoded + b"\n")
     return text
 
 
@@ -117,11 +119,15 @@ def _finding(found: Finding | None) -> list[str]:
     if found is None:
         return ["–", "–", "–", "not measured"]
     return [
-        f"{100 * found.difference:+.1f}",
-        f"{100 * found.low:+.1f} … {100 * found.high:+.1f}",
-        ", ".join(f"{100 * d:+.1f}" for d in found.per_seed),
+        _points(found.difference),
+        f"{_points(found.low)} … {_points(found.high)}",
+        ", ".join(map(_points, found.per_seed)),
         f"**{found.verdict}**",
     ]
+
+
+def _points(difference: float) -> str:
+    return "–" if math.isnan(difference) else f"{100 * difference:+.1f}"
 
 
 def _spread(values: Sequence[float]) -> str:

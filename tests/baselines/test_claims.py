@@ -131,6 +131,14 @@ def test_mechanism_counts_what_masks_share(world: Path) -> None:
     assert found.counts[:, 1].sum() > 0
 
 
+def test_what_is_undefined_is_not_shown() -> None:
+    nothing, something = mechanism(0.0, 0), mechanism(0.5, 0)
+    nothing.counts[:] = 0
+    found = judge("claimed_twice", [nothing], [something])
+    assert np.isnan([found.difference, found.low, found.high, *found.per_seed]).all()
+    assert found.verdict == "not shown"
+
+
 def test_a_mechanism_that_was_saved_is_the_same(tmp_path: Path) -> None:
     made, stem = mechanism(0.6, 3), mechanism_stem(tmp_path, "coco_entity_val")
     assert Mechanism.load(stem) is None

@@ -4,6 +4,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -489,6 +490,13 @@ def test_claims_are_judged_by_pairs_of_seeds(tmp_path: Path) -> None:
     assert [f["measure"] for f in first] == ["AP", "area_lost"]
     assert all(len(f["per_seed"]) == 2 and f["verdict"] for f in first)
     assert not list(out.glob("preds/bystander/*.mechanism*"))
+    for counts in out.glob("preds/*/*.counts.npy"):
+        np.save(counts, 0 * np.load(counts))  # as if no entity had been found
+    said = invoke(*given)[1]
+    assert "| area_lost | – | – … – | –, – | **not shown** |" in said
+    undefined = json.loads((out / "claims.json").read_text())[1]
+    assert undefined["difference"] is undefined["low"] is None
+    assert undefined["per_seed"] == [None, None]
     (out / "preds" / "both@coco_entity_train#1" / "coco_entity_val.mechanism.counts.npy").unlink()
     assert "0 steps made" in invoke(*given)[2]
     again = json.loads((out / "claims.json").read_text())
