@@ -159,5 +159,6 @@ def computes_in_bfloat16(device: str) -> bool:
     """
     if device != "cpu":
         return True
+    # neither question has types in PyTorch
     onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return bool(onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -139,6 +139,7 @@ def scheduler() -> Iterator[str]:
     """The address of a Dask scheduler with two workers."""
     pytest.importorskip("distributed")
     with open_cluster("local:2") as opened:
+        # Dask's executor names its client nowhere else
         yield opened.executor._client.scheduler.address  # type: ignore[attr-defined]
 
 
