@@ -27,6 +27,8 @@ from entitybench.whole_file import write_whole
 Name = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]*\Z")]
 SetName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._+-]*\Z")]
 Kind = Literal["worlds", "convert", "train", "predict", "eval"]
+# Images of 128 × 128 pixels a second, as two slow cores did them: for estimates alone.
+_PACE: dict[Kind, float] = {"worlds": 80, "convert": 300, "predict": 20, "eval": 500}
 Execute = Callable[[Sequence[str]], None]
 """Runs one command line of entitybench, without the program's name; raises if it fails."""
 
@@ -205,14 +207,22 @@ def _check_claims(plan: Plan, place: str) -> None:
 
 
 def with_steps(plan: Plan, steps: int) -> Plan:
-    """Return the plan with trainings of so many steps; what it says they take no longer holds."""
+    """Return the plan with trainings of so many steps, which take as much less or more time."""
     changed = tuple(
-        msgspec.structs.replace(method, steps=steps, epochs=None, minutes=None)
+        msgspec.structs.replace(
+            method, steps=steps, epochs=None, minutes=_scaled_minutes(method, steps)
+        )
         if method.config
         else method
         for method in plan.methods
     )
     return msgspec.structs.replace(plan, methods=changed)
+
+
+def _scaled_minutes(method: Method, steps: int) -> float | None:
+    if method.minutes is None or method.steps is None:
+        return None
+    return method.minutes * steps / method.steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +264,7 @@ class Step:
         needs: Ids of the steps before it.
         reads: Entity sets that it reads.
         weights: A checkpoint that it reads and no step made.
-        minutes: What the plan says it takes.
+        minutes: What it takes by the plan, or by its images; None if nobody knows.
     """
 
     id: str
@@ -299,6 +309,7 @@ def _world_steps(world: World, place: Place) -> Iterator[Step]:
         "worlds",
         ("worlds", "make", str(folder), "--world", world.world, *counts),
         folder,
+        minutes=_minutes("worlds", world.train + world.val, world),
     )
     yield make
     splits = [s for s, count in (("train", world.train), ("val", world.val)) if count]
@@ -312,7 +323,21 @@ def _world_steps(world: World, place: Place) -> Iterator[Step]:
         ),
         place.data / names[-1],
         (make.id,),
+        minutes=_minutes("convert", world.train + world.val, world),
     )
+
+
+def _minutes(kind: Kind, images: int, world: World) -> float:
+    """Return what a step takes on images of a world, roughly: before it ran once."""
+    return images / _PACE[kind] * (world.size / 128) ** 2 / 60
+
+
+def _test_minutes(plan: Plan, kind: Kind, test: str) -> float | None:
+    """Return what a step takes on a test set; None where the plan does not make it."""
+    for world in plan.worlds:
+        if test == f"{world.world}_entity_val":
+            return _minutes(kind, world.val, world)
+    return None
 
 
 def _training_steps(
@@ -379,6 +404,7 @@ def _tests(
             folder / test / "entity_set.json",
             needs,
             (test,),
+            minutes=_test_minutes(plan, "predict", test),
         )
         yield predict
         yield _evaluation(plan, name, test, str(folder), (predict.id,), place)
@@ -420,6 +446,7 @@ def _evaluation(
         output,
         needs,
         (test,),
+        minutes=_test_minutes(plan, "eval", test),
     )
 
 
@@ -567,7 +594,7 @@ def forecast(steps: Sequence[Step], place: Place) -> list[Forecast]:
     """Tell what would be done, and how long it would take.
 
     A step that ran before takes as long again; others as long as steps of their kind and
-    method took on average; else what the plan says.
+    method took on average; else what the plan says, or what its number of images does.
     """
     fingerprints: dict[str, str] = {}
     taken: dict[tuple[str, str], list[float]] = {}

@@ -300,6 +300,31 @@ def test_the_forecast_learns_from_what_ran(place: Place) -> None:
     assert after["eval-small@x_entity_train#1-x_entity_val"].seconds is not None
 
 
+def test_a_fresh_plan_with_worlds_knows_about_how_long_it_takes(tmp_path: Path) -> None:
+    text = TEXT.replace(
+        "[[methods]]", '[[worlds]]\nworld = "coco"\ntrain = 200\nval = 40\n[[methods]]', 1
+    ).replace("x_entity", "coco_entity")
+
+    def ahead(text: str) -> dict[str, float | None]:
+        place = Place(tmp_path, tmp_path / "data")
+        steps = steps_of(read_plan(text.replace("steps = 5", "steps = 5\nminutes = 2"), "p"), place)
+        return {f.step.id: f.seconds for f in forecast(steps, place)}
+
+    small = ahead(text)
+    assert None not in small.values()
+    large = ahead(text.replace("val = 40", "val = 80\nsize = 256"))
+    for step in ("predict-floor-coco_entity_val", "eval-floor-coco_entity_val"):
+        assert large[step] == pytest.approx(8 * (small[step] or 0))  # twice as many, 4 × as large
+    assert large["worlds-coco"] == pytest.approx(280 / 240 * 4 * (small["worlds-coco"] or 0))
+
+
+def test_trainings_of_other_steps_take_as_much_longer() -> None:
+    plan = with_steps(read_plan(TEXT.replace("steps = 5", "steps = 5\nminutes = 2"), "p"), 20)
+    assert [method.minutes for method in plan.methods] == [8, None, None]
+    by_epochs = TEXT.replace("steps = 5", "epochs = 2\nminutes = 2")
+    assert with_steps(read_plan(by_epochs, "p"), 20).methods[0].minutes is None
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
