@@ -51,6 +51,7 @@ def detect(outputs: HeadOutputs, grid: Grid, inference: Inference) -> Detections
         score > 0,
         inference.nms_iou,
         rounds=inference.nms_rounds,
+        most=inference.most,
     )
     final, order = _top(torch.where(keep, score, -1.0), inference.most)
     if not inference.nms_rounds:  # asking the device is allowed: leave empty slots out

@@ -48,6 +48,37 @@ def test_fixed_point_is_the_greedy_result(rounds: int) -> None:
             assert torch.nonzero(keep[image])[:, 0].tolist() == expected
 
 
+def many_boxes(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rng = np.random.default_rng(1)
+    low = rng.uniform(0, 100, (2, count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(5, 60, (2, count, 2))], -1)
+    valid = rng.random((2, count)) < 0.9
+    return torch.tensor(boxes), torch.tensor(rng.integers(0, 3, (2, count))), torch.tensor(valid)
+
+
+def test_more_boxes_than_are_looked_at_together() -> None:
+    boxes, labels, valid = many_boxes(700)
+    keep = suppress(boxes, labels, valid, 0.4)
+    for image in range(2):
+        one = boxes[image].numpy(), labels[image].numpy(), valid[image].numpy()
+        expected = greedy(*one, 0.4)
+        assert torch.nonzero(keep[image])[:, 0].tolist() == expected
+        assert len(expected) < 600
+
+
+@pytest.mark.parametrize("most", [1, 20, 150, 10_000])
+def test_the_best_are_the_same_where_the_rest_is_left_out(most: int) -> None:
+    boxes, labels, valid = many_boxes(700)
+    valid[0, 300:] = False  # an image that is done before the other
+    every, best = (suppress(boxes, labels, valid, 0.4, most=m) for m in (None, most))
+    assert not (best & ~every).any()
+    for image in range(2):
+        wanted = torch.nonzero(every[image])[:most, 0].tolist()
+        assert torch.nonzero(best[image])[: len(wanted), 0].tolist() == wanted
+    if most == 1:
+        assert best.sum() < every.sum()  # it did stop
+
+
 def test_a_chain_is_followed_to_its_end() -> None:
     # each box shares 9/11 with the next and 8/12 with the one after
     left = torch.arange(8.0)
@@ -58,7 +89,7 @@ def test_a_chain_is_followed_to_its_end() -> None:
 
 def test_ious_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0, 4, 4], [2, 2, 6, 6], [5, 5, 5, 9]])
-    ious = box_ious(boxes)
+    ious = box_ious(boxes, boxes)
     assert ious[0, 1].item() == pytest.approx(4 / 28)
     assert ious[0, 2].item() == 0.0
     assert ious[2, 2].item() == 0.0  # an empty box
