@@ -244,7 +244,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch h
     """Notes every operation by its name."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # nor here
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in PyTorch
         self.seen: set[str] = set()
 
     def __torch_dispatch__(
